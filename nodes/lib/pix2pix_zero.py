@@ -1,0 +1,231 @@
+"""pix2pix-zero: Zero-shot Image-to-Image Translation (Parmar et al., SIGGRAPH 2023).
+
+Symbols of the paper: η predicted noise under regularisation (`eta`), L_pair and L_KL its losses, M cross-attention
+maps, λ loss weights. Where paper and the authors' code differ, the code counts.
+Shapes: B batch, C latent channels, h w latent height and width, N heads, P pixels, L text tokens, D width of the text
+embeddings, n sentences; G = 2·B rows under guidance (negative rows first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import AttentionTap
+from .ddim import OnStep, Steps, classifier_free_guidance, ddim_step, guidance_rows, guided_epsilon
+from .denoiser import Denoiser
+
+
+def edit_direction(source_nLD: Tensor, target_nLD: Tensor) -> Tensor:
+    """Mean text embedding of the target sentences minus that of the source sentences, (L, D) (section 3.1).
+
+    The two sides may have different numbers of sentences.
+    """
+    return target_nLD.mean(0) - source_nLD.mean(0)
+
+
+def pyramid_heights(height: int) -> list[int]:
+    """Heights of the noise pyramid: halved until at most 8 (section 3.2: 64, 32, 16, 8)."""
+    heights = [height]
+    while heights[-1] > 8:
+        heights.append(heights[-1] // 2)
+    return heights
+
+
+def draw_shifts(channels: int, height: int, generator: torch.Generator | None, smallest: int = 1) -> list[list[int]]:
+    """Random shifts r for `auto_correlation_loss`: for each channel, one for each level of the pyramid.
+
+    Args:
+        channels: C.
+        height: h.
+        generator: a CPU generator; None gives r = 1 everywhere (the authors' ``random_shift=False``).
+        smallest: r is uniform in [smallest, height/2). The authors draw from 1; diffusers draws from 0, where a shift
+            compares the noise with itself.
+
+    Raises:
+        ValueError: the latents are so small that the range is empty.
+    """
+    heights = pyramid_heights(height)
+    if generator is None:
+        return [[1] * len(heights) for _ in range(channels)]
+    if height // 2 <= smallest:
+        raise ValueError(f"latents of height {height} are too small to draw a shift from [{smallest}, {height // 2})")
+    return [
+        [int(torch.randint(smallest, side // 2, (1,), generator=generator)) for side in heights]
+        for _ in range(channels)
+    ]
+
+
+def auto_correlation_loss(eta_BChw: Tensor, shifts: Sequence[Sequence[int]]) -> Tensor:
+    """L_pair, the squared auto-correlation of noise at the given shifts over a pyramid (eq. 2), a scalar.
+
+    For each channel and level: (mean η·roll_h(η, r))² + (mean η·roll_w(η, r))², summed over levels, channels and
+    batch. Images of a batch share the shifts, so that a batch gives each image what it would get alone.
+
+    Args:
+        eta_BChw: predicted noise.
+        shifts: r for each channel and level, from `draw_shifts`.
+    """
+    loss = eta_BChw.new_zeros(())
+    for level, shift_by_channel in enumerate(zip(*shifts, strict=True)):
+        if level > 0:
+            eta_BChw = F.avg_pool2d(eta_BChw, 2)
+        for dim in (1, 2):
+            channels = zip(eta_BChw.unbind(1), shift_by_channel, strict=True)
+            rolled_BChw = torch.stack([eta_Bhw.roll(shift, dim) for eta_Bhw, shift in channels], 1)
+            loss = loss + (eta_BChw * rolled_BChw).mean((2, 3)).square().sum()
+    return loss
+
+
+def kl_divergence_loss(eta_BChw: Tensor) -> Tensor:
+    """L_KL, twice the divergence of the noise's mean and variance from N(0, 1), summed over the batch, a scalar.
+
+    v + μ² - 1 - log(v + 1e-7) with μ and v of all values of one image, as in the authors' code (section 3.2).
+    """
+    var_B, mean_B = torch.var_mean(eta_BChw, (1, 2, 3))
+    return (var_B + mean_B.square() - 1 - torch.log(var_B + 1e-7)).sum()
+
+
+@torch.inference_mode(False)
+def regularise_noise(
+    eta_BChw: Tensor,
+    generator: torch.Generator | None,
+    *,
+    lambda_ac: float = 20.0,
+    lambda_kl: float = 20.0,
+    num_reg_steps: int = 5,
+    num_ac_rolls: int = 5,
+    smallest_shift: int = 1,
+) -> Tensor:
+    """Push predicted noise towards uncorrelated N(0, 1) by gradient steps (section 3.2), (B, C, h, w).
+
+    Each of `num_reg_steps` rounds takes `num_ac_rolls` steps of size λ_ac/num_ac_rolls down the auto-correlation
+    loss, each with fresh shifts, then one of size λ_kl down the divergence. Defaults are those of the authors' code.
+
+    Args:
+        eta_BChw: predicted noise in float32; not modified.
+        generator: for the shifts, see `draw_shifts`; advanced unless λ_ac is 0.
+        lambda_ac: λ_ac; 0 leaves the auto-correlation out.
+        lambda_kl: λ_kl; 0 leaves the divergence out.
+        num_reg_steps: rounds.
+        num_ac_rolls: auto-correlation steps a round.
+        smallest_shift: see `draw_shifts`.
+    """
+    _, channels, height, _ = eta_BChw.shape
+    eta_BChw = eta_BChw.clone()  # what inference mode has made can't take part in autograd
+    for _ in range(num_reg_steps):
+        if lambda_ac > 0:
+            for _ in range(num_ac_rolls):
+                shifts = draw_shifts(channels, height, generator, smallest_shift)
+                gradient_BChw = _gradient(partial(auto_correlation_loss, shifts=shifts), eta_BChw)
+                eta_BChw = eta_BChw - lambda_ac / num_ac_rolls * gradient_BChw
+        if lambda_kl > 0:
+            eta_BChw = eta_BChw - lambda_kl * _gradient(kl_divergence_loss, eta_BChw)
+    return eta_BChw
+
+
+def _gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    leaf = at.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(leaf)
+    return torch.autograd.grad(value, leaf)[0]
+
+
+def cross_attention_loss(maps: Mapping[str, Tensor], maps_ref: Mapping[str, Tensor]) -> Tensor:
+    """L_xa, the distance between cross-attention maps, (G, N, P, L) each, a scalar (eq. 3).
+
+    Σ over layers, pixels and tokens of (M - M_ref)², averaged over heads and the two halves of guidance as in the
+    authors' code, summed over images so that a batch gives each image the gradient that it would get alone.
+    """
+    per_layer = [(maps[name] - maps_ref[name]).square().sum((2, 3)).mean(1).sum() for name in maps]
+    return torch.stack(per_layer).sum() / 2
+
+
+@torch.inference_mode(False)
+def cross_attention_guidance_step(
+    denoiser: Denoiser,
+    tap: AttentionTap,
+    z_BChw: Tensor,
+    timestep: int,
+    embeds_GLD: Tensor,
+    maps_ref: Mapping[str, Tensor],
+    cross_attention_guidance: float,
+) -> Tensor:
+    """Duplicate the latents and move them one gradient step towards the reference maps (section 3.3), (G, C, h, w)."""
+    x_GChw = torch.cat([z_BChw, z_BChw]).requires_grad_()
+    with torch.enable_grad(), tap.record() as maps:
+        denoiser.predict(x_GChw, timestep, embeds_GLD)
+        loss = cross_attention_loss(maps, maps_ref)
+    (gradient_GChw,) = torch.autograd.grad(loss, x_GChw)
+    return x_GChw.detach() - cross_attention_guidance * gradient_GChw
+
+
+@torch.no_grad()
+def pix2pix_zero_sample(
+    denoiser: Denoiser,
+    noise_BChw: Tensor,
+    cond_BLD: Tensor,
+    direction_LD: Tensor,
+    num_inference_steps: int = 50,
+    *,
+    guidance_scale: float = 5.0,
+    cross_attention_guidance: float = 0.15,
+    negative_BLD: Tensor | None = None,
+    steps: Steps = iter,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Edit by an edit direction while cross-attention keeps to the maps of the source (Algorithm 1), (B, C, h, w).
+
+    The authors sample twice: a reference pass stores the maps of every step, then a guided pass reads them. Here both
+    passes advance in lock-step: the maps of a step are made just before its guidance step and dropped after it. The
+    passes don't depend on each other otherwise, so the numbers are those of the two-pass algorithm, and memory holds
+    the maps of one step instead of N.
+
+    At every step: duplicate the latents, take one gradient step of size `cross_attention_guidance` on both halves,
+    predict again, go on from the first (negative) half with the guided noise.
+
+    Args:
+        denoiser: the model.
+        noise_BChw: inverted noise of the source, from `ddim_inversion`.
+        cond_BLD: conditioning of the source caption, of B rows or one.
+        direction_LD: from `edit_direction`.
+        num_inference_steps: N, as in the inversion.
+        guidance_scale: s of classifier-free guidance.
+        cross_attention_guidance: λ_xa; 0 gives plain sampling along the direction.
+        negative_BLD: negative prompt; None for the source caption, as the authors do.
+        steps: see `Steps`.
+        on_step: see `OnStep`; receives the guided latents.
+
+    Raises:
+        ValueError: the number of steps is out of range, or the UNet's attention can't be recorded.
+    """
+    batch = len(noise_BChw)
+    negative_BLD = cond_BLD if negative_BLD is None else negative_BLD
+    embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD)
+    embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_BLD, direction_LD)
+    tap = AttentionTap(denoiser.unet)
+    timesteps = denoiser.timesteps(num_inference_steps).tolist()
+    delta = denoiser.step_size(num_inference_steps)
+    z_BChw = z_ref_BChw = noise_BChw
+    for timestep in steps(timesteps):
+        alpha_from, alpha_to = denoiser.alpha_cumprod(timestep), denoiser.alpha_cumprod(timestep - delta)
+        with tap.record() as maps_ref:
+            eps_ref_BChw = guided_epsilon(denoiser, z_ref_BChw, timestep, embeds_ref_GLD, guidance_scale)
+        z_ref_BChw = ddim_step(z_ref_BChw, eps_ref_BChw, alpha_from, alpha_to)
+
+        x_GChw = cross_attention_guidance_step(
+            denoiser, tap, z_BChw, timestep, embeds_edit_GLD, maps_ref, cross_attention_guidance
+        )
+        z_BChw = x_GChw[:batch]
+        with torch.inference_mode():
+            output_GChw = denoiser.predict(x_GChw, timestep, embeds_edit_GLD)
+            output_BChw = classifier_free_guidance(output_GChw, guidance_scale)
+            eps_BChw = denoiser.to_epsilon(output_BChw, z_BChw, timestep)
+        z_BChw = ddim_step(z_BChw, eps_BChw, alpha_from, alpha_to)
+        if on_step is not None:
+            on_step(z_BChw)
+    return z_BChw
