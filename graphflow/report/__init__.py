@@ -1,0 +1,45 @@
+"""The report of a run: one HTML file that loads nothing and tells what was done, with every picture in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from graphflow.record import RunRecord, ValueRecord
+
+
+def write_report(record: RunRecord, load: Callable[[ValueRecord], Any], path: Path) -> None:
+    """Write the report of a run, finished or not.
+
+    Args:
+        record: what was done.
+        load: the value behind an entry of the record; None, or a GraphflowError, when it is gone. Tensors may be torch
+            tensors or numpy arrays.
+        path: the HTML file.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    path.write_text(render(record, load), encoding="utf-8")
+
+
+def render(record: RunRecord, load: Callable[[ValueRecord], Any]) -> str:
+    """The report as HTML; see `write_report`."""
+    import jinja2
+    from markupsafe import Markup
+
+    from graphflow.report.page import build
+
+    files = resources.files(__name__)
+    style, script = (files.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(files.joinpath("report.html").read_text(encoding="utf-8"))
+    # The policy lets the browser run this one script and load nothing: whatever a text holds, it stays text.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(page=build(record, load), style=Markup(style), script=Markup(script), script_hash=digest)

@@ -1,0 +1,144 @@
+"""How each port type looks in the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphflow import units
+from graphflow.errors import GraphflowError
+from graphflow.record import ValueRecord
+from graphflow.report.pictures import Picture, array_of, latents_picture, picture
+
+MAX_PICTURES, MAX_TEXTS, MAX_ROWS, MAX_COLUMNS, MAX_TEXT = 24, 40, 60, 10, 4000
+THUMBNAIL = 512
+FILM = 8  # frames shown of a trajectory
+_NORM_LIMIT = 50_000_000  # elements; the norm of more than that is not worth the seconds
+
+Load = Callable[[ValueRecord], Any]
+
+
+@dataclass
+class View:
+    """A value as the template draws it: `shape` says which of the fields count.
+
+    Attributes:
+        shape: pictures, text, texts, scores, table, facts or lost.
+        more: how many elements are not shown.
+    """
+
+    port: str
+    type: str
+    shape: str
+    pictures: list[Picture] = field(default_factory=list)
+    text: str = ""
+    texts: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    more: int = 0
+
+
+def view(port: str, value: ValueRecord, load: Load) -> View:
+    """The value behind a record; one that can't be read any more says so instead of failing the page."""
+    name = value.type.removesuffix("?")
+    if name.startswith(("Weights[", "list[Weights[")):
+        return View(port, value.type, "facts", facts=[("size", units.size(value.bytes)), ("digest", value.digest[:12])])
+    try:
+        found = load(value)
+    except (GraphflowError, OSError) as error:
+        return View(port, value.type, "lost", text=str(error))
+    if found is None:
+        optional = value.type.endswith("?")
+        return View(port, value.type, "lost", text="none" if optional else "no longer in the store")
+    return draw(port, value.type, found)
+
+
+def draw(port: str, type_name: str, value: Any) -> View:
+    """A view of a value of a port type, given by its name in graphs."""
+    base = type_name.removesuffix("?")
+    is_list = base.startswith("list[")
+    items = list(value) if is_list else [value]
+    base = base[5:-1] if is_list else base
+    out = View(port, type_name, "facts")
+    if base in ("Image", "Mask"):
+        out.shape, out.more = "pictures", max(0, len(items) - MAX_PICTURES)
+        out.pictures = [picture(i, THUMBNAIL) for i in items[:MAX_PICTURES]]
+    elif base in ("Text", "int", "float", "bool"):
+        texts = [_short(i if isinstance(i, str) else json.dumps(i)) for i in items[:MAX_TEXTS]]
+        out.shape, out.more = ("texts", max(0, len(items) - MAX_TEXTS)) if is_list else ("text", 0)
+        out.text, out.texts = ("", texts) if is_list else (texts[0], [])
+    elif base == "Scores" and not is_list:
+        out.shape, out.rows = "scores", [[str(k), number(v)] for k, v in value.items()]
+    elif base in ("Scores", "Table"):
+        _fill_table(out, items if base == "Scores" else [row for item in items for row in item])
+    else:
+        _fill_tensor(out, base, items)
+    return out
+
+
+def number(value: Any) -> str:
+    """A cell: numbers with four significant digits, everything else as text."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return _short(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _short(text: str) -> str:
+    text = units.printable(text)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f" … ({len(text) - MAX_TEXT} characters more)"
+
+
+def _fill_table(out: View, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows[:MAX_ROWS] for key in row))[:MAX_COLUMNS]
+    out.shape, out.columns, out.more = "table", columns, max(0, len(rows) - MAX_ROWS)
+    out.rows = [[number(row[c]) if c in row else "" for c in columns] for row in rows[:MAX_ROWS]]
+
+
+def _fill_tensor(out: View, base: str, items: list[Any]) -> None:
+    """Shape, dtype and norm; latents and trajectories also as false colours."""
+    if not items:
+        out.facts = [("elements", "0")]
+        return
+    first = items[0]
+    tensor = next((getattr(first, n) for n in ("latents", "embeds") if hasattr(first, n)), first)
+    if not hasattr(tensor, "shape"):
+        out.facts = [("value", type(first).__name__)]
+        return
+    if len(items) > 1:
+        out.facts.append(("elements", str(len(items))))
+    out.facts += [("shape", " × ".join(map(str, tensor.shape)) or "scalar"), ("dtype", _dtype(tensor)), *_norm(tensor)]
+    if base == "Latents":
+        out.pictures = [p for i in items[:MAX_PICTURES] if (p := latents_picture(i)) is not None]
+    elif base == "Trajectory":
+        out.pictures = _film(first)
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _norm(tensor: Any) -> list[tuple[str, str]]:
+    import numpy as np
+
+    count = int(np.prod(tensor.shape))
+    if count > _NORM_LIMIT:
+        return []
+    values = array_of(tensor).astype(np.float64)
+    norm = float(np.sqrt(np.sum(values * values)))
+    return [("norm", f"{norm:.4g}")]
+
+
+def _film(trajectory: Any) -> list[Picture]:
+    """Evenly spaced levels of a trajectory, from clean to noise."""
+    count = len(trajectory.timesteps)
+    wanted = range(count) if count <= FILM else [round(i * (count - 1) / (FILM - 1)) for i in range(FILM)]
+    frames = []
+    for index in wanted:
+        step = int(trajectory.timesteps[index])
+        frame = latents_picture(trajectory.latents[index], "clean" if step < 0 else f"t = {step}")
+        if frame is not None:
+            frames.append(frame)
+    return frames

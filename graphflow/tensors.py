@@ -1,0 +1,49 @@
+"""Reading safetensors files as numpy arrays, so that a report of a fully cached run need not import torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
+    "BOOL": "?",
+}  # fmt: skip
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, memory-mapped where numpy has the type; bfloat16 comes back as float32.
+
+    Raises:
+        ValueError: the file is damaged or has a type that numpy lacks.
+        OSError: it can't be read.
+    """
+    import numpy as np
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header = json.loads(file.read(length))
+    data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length)
+    out: dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        out[name] = _array(data[begin:end], entry["dtype"]).reshape(entry["shape"])
+    return out
+
+
+def _array(raw: np.ndarray, dtype: str) -> np.ndarray:
+    import numpy as np
+
+    if dtype == "BF16":  # the upper half of a float32
+        return (raw.view("<u2").astype("<u4") << 16).view("<f4")
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype} is unknown to numpy")
+    return raw.view(np.dtype(_DTYPES[dtype]))

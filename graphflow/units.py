@@ -1,0 +1,43 @@
+"""Durations, sizes and untrusted text, as people read them; shared by the report and the command line."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls except tab and newline, and the marks that reorder text: a record of unknown origin must not
+# move the cursor of a terminal or make one text look like another.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def duration(seconds: float) -> str:
+    """``4 ms``, ``0.35 s``, ``12.4 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: int) -> str:
+    """``812 B``, ``1.2 KiB``, ``3.4 GiB``."""
+    number = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 node``, ``3 nodes``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, each shown as U+FFFD; tabs and newlines stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
