@@ -1,0 +1,182 @@
+"""Commands about what is there: nodes, graphs, models, cache, doctor."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphflow.cli.app import Json, NodeFiles, StoreFolder, app
+from graphflow.errors import Mark, UsageError, did_you_mean
+from graphflow.store import Store, default_folder
+from graphflow.units import size
+
+models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.", rich_markup_mode=None)
+cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
+
+
+@app.command()
+def nodes(
+    kind: Annotated[str | None, typer.Argument(help="show one kind in full")] = None,
+    nodes: NodeFiles = [],  # noqa: B006  typer reads the default, nobody changes it
+) -> None:
+    """List all kinds of nodes, or show one with its ports and parameters."""
+    from graphflow import registry
+    from graphflow.cli.tables import node_page, nodes_table
+
+    for path in nodes:
+        registry.load_file(path)
+    kinds = registry.all_kinds()
+    for name, reason in registry.broken_packs.items():
+        print(f"warning: the pack '{name}' is broken and was left out: {reason}", file=sys.stderr)
+    if kind is None:
+        nodes_table(list(kinds.values()))
+    elif kind in kinds:
+        node_page(kinds[kind])
+    else:
+        hint = did_you_mean(kind, kinds)
+        raise UsageError(f"there is no kind '{kind}'" + (f"; {hint}" if hint else ""))
+
+
+@app.command()
+def graphs() -> None:
+    """List the shipped graphs."""
+    from graphflow.spec import load_spec, shipped_graphs
+
+    found = shipped_graphs()
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        print(f"{name:<{width}}  {load_spec(path).title}")
+
+
+@models_app.command("list")
+def models_list(
+    preset: Annotated[str | None, typer.Argument(help="show one preset's models")] = None,
+) -> None:
+    """List the presets, or one preset's models and whether they are on this machine."""
+    from graphflow.models.files import missing
+    from graphflow.models.preset import load_preset, shipped_presets
+
+    if preset is None:
+        for name in shipped_presets():
+            found = load_preset(name, Mark("models list"), Path())
+            absent = len(missing(found.models))
+            state = "ready" if not absent else f"{absent} of {len(found.models)} missing"
+            print(f"{name:<14}  {state:<16}  {found.title}")
+        return
+    found = load_preset(preset, Mark("models list"), Path())
+    for name, ref in found.models.items():
+        state = "missing" if missing({name: ref}) else "ready"
+        print(f"{name:<14}  {state:<8}  {ref.loader:<24}  {ref.describe()}")
+
+
+@models_app.command("pull")
+def models_pull(
+    preset: Annotated[str, typer.Argument(help="a preset's name or file")],
+    role: Annotated[str | None, typer.Argument(help="only this model")] = None,
+) -> None:
+    """Download a preset's models from the hub, at their pinned revisions."""
+    from graphflow.models.files import pull
+    from graphflow.models.preset import load_preset
+
+    found = load_preset(preset, Mark("models pull"), Path()).models
+    if role is not None and role not in found:
+        raise UsageError(f"preset '{preset}' has no model '{role}'; it has: {', '.join(found)}")
+    for name, ref in found.items():
+        if role in (None, name):
+            if ref.hub:
+                print(f"{name}: {pull(ref)}")
+            else:
+                print(f"{name}: {ref.describe()} needs no download")
+
+
+@models_app.command("verify")
+def models_verify(preset: Annotated[str, typer.Argument(help="a preset's name or file")]) -> None:
+    """Check that all files of a preset are here; print each model's fingerprint."""
+    from graphflow.models.files import fingerprint, require
+    from graphflow.models.preset import load_preset
+
+    found = load_preset(preset, Mark("models verify"), Path()).models
+    require(found, preset)
+    for name, ref in found.items():
+        print(f"{name:<14}  {fingerprint(ref)}")
+
+
+@cache_app.command("ls")
+def cache_ls(store: StoreFolder = None, json_: Json = False) -> None:
+    """List stored results, latest first."""
+    import datetime
+
+    results = Store(store or default_folder()).all_results()
+    if json_:
+        rows = [{"key": r.key, "kind": r.kind, "graph": r.graph, "node": r.node, "seconds": r.seconds} for r in results]
+        print(json.dumps(rows, indent=1))
+        return
+    for r in results:
+        total = size(sum(s.bytes for s in r.outputs.values()))
+        when = datetime.datetime.fromtimestamp(r.created).isoformat(" ", "seconds")
+        print(f"{r.key[:12]}  {when}  {r.seconds:8.2f} s  {total:>10}  {r.graph}.{r.node} ({r.kind})")
+
+
+@cache_app.command("du")
+def cache_du(store: StoreFolder = None) -> None:
+    """Say how much the store holds, by kind of value."""
+    opened = Store(store or default_folder())
+    print(opened.folder)
+    for codec, count, total in opened.usage():
+        print(f"{codec:<12}  {count:>7} values  {size(total):>10}")
+
+
+@cache_app.command("verify")
+def cache_verify(store: StoreFolder = None) -> None:
+    """Read every stored value; damaged ones are dropped and will be computed again."""
+    found = list(Store(store or default_folder()).verify())
+    print("\n".join(found) or "all stored values are whole")
+    if found:
+        raise typer.Exit(1)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    store: StoreFolder = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
+) -> None:
+    """Remove all stored results."""
+    opened = Store(store or default_folder())
+    if yes or typer.confirm(f"remove everything in {opened.folder}?", abort=True):
+        print(f"{size(opened.clear())} freed")
+
+
+@app.command()
+def doctor(store: StoreFolder = None) -> None:
+    """Check this machine: versions, devices, store, models."""
+    from graphflow import __version__, devices, registry
+    from graphflow.models.files import missing
+    from graphflow.models.preset import load_preset, shipped_presets
+
+    opened = Store(store or default_folder())
+    free = shutil.disk_usage(opened.folder).free
+    torch = devices.torch_version()
+    rows = [
+        ("graphflow", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
+        ("torch", torch or "not installed: pip install 'graphflow-diffusion[diffusion]'"),
+        ("device", f"{devices.resolve('auto')} ({devices.cuda_devices()} CUDA GPUs)"),
+        ("store", f"{opened.folder} ({size(free)} free)"),
+        ("kinds", f"{len(registry.all_kinds())}" + "".join(f"; broken pack: {n}" for n in registry.broken_packs)),
+    ]
+    for name in shipped_presets():
+        absent = missing(load_preset(name, Mark("doctor"), Path()).models)
+        rows.append(
+            (f"models {name}", "ready" if not absent else f"{len(absent)} missing: graphflow models pull {name}")
+        )
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}")
+    if torch is None:
+        raise typer.Exit(1)

@@ -1,0 +1,117 @@
+"""Every error that graphflow raises on purpose, as one tree.
+
+GraphflowError                 exit code 1
+├── UsageError                 2    a wrong command line
+├── InvalidError               3    a graph, preset or input value is wrong; carries all diagnostics at once
+├── WouldRunError              4    ``plan --check``: something would run
+├── MissingError               5    a model or an input file is missing
+├── NodeError                  1    a node failed while running; names the node, keeps the cause
+│   └── ContractError          1    a node returned something that its ports do not allow
+└── StoreError                 1    the store can't be read or written (disk full, no permission)
+    └── DamagedBlobError       1    one stored value is damaged; the run treats it as a miss
+
+Cancelled (a BaseException, like KeyboardInterrupt) ends a run with exit code 130.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One finding about a file: where, which stable code, what was found and expected, and how to mend it."""
+
+    mark: Mark
+    code: str
+    message: str
+    hint: str = ""
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        text = f"{self.mark}: {self.code} {self.message}"
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+class GraphflowError(Exception):
+    """Base of everything that graphflow raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(GraphflowError):
+    """The command line or a call asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class InvalidError(GraphflowError):
+    """A graph, a preset or an input value is wrong. `diagnostics` holds every finding, in file order."""
+
+    exit_code = 3
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = sorted(diagnostics, key=lambda d: (d.mark, d.code))
+        super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+class WouldRunError(GraphflowError):
+    """``plan --check`` found a node that is not cached."""
+
+    exit_code = 4
+
+
+class MissingError(GraphflowError):
+    """Models or files that a run needs are not on this machine."""
+
+    exit_code = 5
+
+
+class NodeError(GraphflowError):
+    """A node failed. `node` and `kind` say which; `__cause__` is the original exception."""
+
+    def __init__(self, node: str, kind: str, message: str) -> None:
+        self.node, self.kind = node, kind
+        super().__init__(f"node '{node}' ({kind}) failed: {message}")
+
+
+class ContractError(NodeError):
+    """A node returned a value that its `Out` ports do not allow."""
+
+
+class StoreError(GraphflowError):
+    """The store can't be read or written."""
+
+
+class DamagedBlobError(StoreError):
+    """A stored value is missing, truncated or altered."""
+
+
+class Cancelled(BaseException):
+    """The user interrupted the run; finished nodes are stored."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that `name` was probably meant to be, or None."""
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, choices: Iterable[str], form: str = "{}") -> str:
+    """A hint ``did you mean X?``, or an empty string when nothing is near."""
+    found = nearest(name, choices)
+    return f"did you mean {form.format(found)}?" if found else ""

@@ -1,0 +1,196 @@
+"""Graph inputs: from what the user typed, or passed from Python, to typed values with digests."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.codecs import CODECS, digest_json
+from graphflow.errors import Diagnostic, InvalidError, Mark, MissingError, UsageError, did_you_mean
+from graphflow.pictures import SUFFIXES, read_image, to_rgb
+from graphflow.spec import GraphSpec, InputSpec
+from graphflow.store import Store, Stored
+from graphflow.yamlfile import read_text, scalar
+
+if TYPE_CHECKING:
+    from graphflow.record import InputRecord
+
+
+@dataclass(frozen=True)
+class InputValue:
+    """A bound input. `load` decodes a picture only when something needs it."""
+
+    spec: InputSpec
+    stored: Stored
+    load: Callable[[], Any]
+    source: str | None = None
+
+    def record(self) -> InputRecord:
+        """What ``run.json`` keeps: plain values themselves, pictures by digest and file name."""
+        from graphflow.record import InputRecord
+
+        plain = self.stored.codec == "json"
+        return InputRecord(
+            type=self.spec.describe(),
+            digest=self.stored.digest,
+            value=self.load() if plain else None,
+            source=self.source,
+        )
+
+
+def bind(spec: GraphSpec, given: Mapping[str, Any], store: Store, base: Path | None = None) -> dict[str, InputValue]:
+    """Bind every input of a graph.
+
+    Args:
+        spec: the graph; its defaults fill what is not given. Its relative paths begin at the graph's folder.
+        given: name → text (from the command line; for pictures a file, for lists a folder, a glob or a YAML list),
+            a Python value, or a `Stored` value from an earlier run.
+        base: where relative paths in `given` begin; the working folder by default.
+
+    Raises:
+        UsageError: a name that the graph does not have.
+        MissingError: a file does not exist.
+        InvalidError: values of the wrong type, unreadable pictures, inputs left out; all at once.
+    """
+    unknown = [name for name in given if name not in spec.inputs]
+    if unknown:
+        hint = did_you_mean(unknown[0], spec.inputs)
+        choices = ", ".join(spec.inputs) or "none"
+        raise UsageError(f"the graph has no input '{unknown[0]}'; it has: {choices}" + (f"; {hint}" if hint else ""))
+    bound: dict[str, InputValue] = {}
+    problems: list[Diagnostic] = []
+    missing: list[str] = []
+    for name, declared in spec.inputs.items():
+        binder = _Binder(declared, store)
+        try:
+            if name in given:
+                bound[name] = binder.bind(given[name], base or Path())
+            elif declared.has_default:
+                bound[name] = binder.default(spec.folder)
+            else:
+                raise ValueError("is not given and has no default")
+        except FileNotFoundError as error:
+            missing.append(f"input '{name}': {error.filename or error} does not exist")
+        except (ValueError, OSError) as error:
+            mark = declared.mark if name not in given else Mark(f"-i {name}")
+            problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}"))
+        except InvalidError as error:
+            problems.extend(error.diagnostics)
+    if problems:
+        raise InvalidError(problems)
+    if missing:
+        raise MissingError("\n".join(missing))
+    return bound
+
+
+class _Binder:
+    def __init__(self, spec: InputSpec, store: Store) -> None:
+        self.spec, self.store = spec, store
+        self.codec = CODECS[spec.type.codec]
+
+    def default(self, folder: Path | None) -> InputValue:
+        value = self.spec.default
+        if self.spec.type.codec != "image":
+            return self.bind(value, folder or Path())
+        if folder is None:
+            raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
+        paths = value if isinstance(value, list) else [value]
+        root = folder.resolve()
+        for path in paths:
+            if not isinstance(path, str):
+                raise ValueError(f"has the default {path!r}, expected a file name")
+            if not (root / path).resolve().is_relative_to(root):
+                raise ValueError(f"has a default outside the graph's folder: {path}")
+        return self.bind(value, root)
+
+    def bind(self, value: Any, base: Path) -> InputValue:
+        if isinstance(value, Stored):
+            if not self.store.has(value):
+                # The record of a picture names its inputs by digest; the pictures themselves stay in the store.
+                raise FileNotFoundError(2, "", f"the picture {value.digest[:12]} in the store (give it with -i)")
+            return InputValue(self.spec, value, lambda: self.store.load(value))
+        if self.spec.type.codec == "image":
+            return self._pictures(value, base) if self.spec.is_list else self._picture(value, base)
+        if self.spec.type.codec != "json":
+            raise ValueError("can't be given from outside; make it with a node")
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> InputValue:
+        if self.spec.is_list:
+            items = read_text(value, f"-i {self.spec.name}") if isinstance(value, str) else value
+            if not isinstance(items, list | tuple):
+                raise ValueError(f"is {value!r}, expected a list such as [a, b]")
+            values = [self._plain_item(item) for item in items]
+            digests = tuple(self.codec.digest(v) for v in values)
+            stored = Stored(digest_json(list(digests)), "json", 0, digests)
+            return InputValue(self.spec, stored, lambda: values)
+        item = self._plain_item(value)
+        return InputValue(self.spec, Stored(self.codec.digest(item), "json"), lambda: item)
+
+    def _plain_item(self, value: Any) -> Any:
+        name = self.spec.type.name
+        if name == "Text":
+            if not isinstance(value, str):
+                raise ValueError(f"is {value!r}, expected text")
+            if self.spec.nonempty and not value.strip():
+                raise ValueError("is empty, expected text")
+            return value
+        found: Any = scalar(value) if isinstance(value, str) else value
+        expected: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
+        if name in expected:
+            if not isinstance(found, expected[name]) or (isinstance(found, bool) and name != "bool"):
+                raise ValueError(f"is {value!r}, expected {name}")
+            return float(str(found)) if name == "float" else found
+        if problem := self.codec.check(found):
+            raise ValueError(f"can't be used: {problem}")
+        return found
+
+    def _picture(self, value: Any, base: Path) -> InputValue:
+        if isinstance(value, str | Path):
+            path = (base / value).resolve()
+            stored = Stored(self._digest(path), "image")
+            return InputValue(self.spec, stored, lambda: self._read(path), path.name)
+        image = self._convert(to_rgb(value))
+        return InputValue(self.spec, Stored(self.codec.digest(image), "image"), lambda: image)
+
+    def _pictures(self, value: Any, base: Path) -> InputValue:
+        if isinstance(value, str | Path):
+            value = _expand(str(value), base)
+        parts = [self._picture(item, base) for item in value]
+        digests = tuple(p.stored.digest for p in parts)
+        stored = Stored(digest_json(list(digests)), "image", 0, digests)
+        names = ", ".join(p.source for p in parts if p.source)
+        return InputValue(self.spec, stored, lambda: [p.load() for p in parts], names or None)
+
+    def _digest(self, path: Path) -> str:
+        if not path.exists():
+            raise FileNotFoundError(2, "no such file", str(path))
+        name = self.spec.type.name
+        try:
+            digest = self.store.file_digest(path, lambda p: f"{name}:{self.codec.digest(self._read(p))}")
+            if not digest.startswith(f"{name}:"):  # remembered as the other of Image and Mask
+                return self.codec.digest(self._read(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return digest.partition(":")[2]
+
+    def _read(self, path: Path) -> Any:
+        return self._convert(read_image(path))
+
+    def _convert(self, image: Any) -> Any:
+        return image.convert("L") if self.spec.type.name == "Mask" else image
+
+
+def _expand(pattern: str, base: Path) -> list[Path]:
+    """The pictures of a folder or a glob, sorted."""
+    folder = base / pattern
+    if folder.is_dir():
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    else:
+        found = sorted(Path(p) for p in glob.glob(str(folder), recursive=True))
+    if not found:
+        raise FileNotFoundError(2, "no such file", pattern)
+    return found

@@ -1,0 +1,104 @@
+"""What a preset says about one role, and the loaders that turn it into a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.errors import Mark, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A role bound to weights: exactly one of `hub`, `path`, `packaged` and `endpoint` says where they are.
+
+    Attributes:
+        role: captioner, llm, text_encoder, vae, denoiser, clip, …
+        loader: name of the function that loads it, such as ``diffusers.vae``.
+        space: the model family whose latents and embeddings it reads and writes.
+        hub: repository on the model hub; `revision` pins its commit.
+        path: a local folder.
+        packaged: a folder inside the installed package ``graphflow/nodes``.
+        endpoint: base URL of a service, for loaders that speak to one.
+        part: sub-folder of the repository, such as ``vae``; empty for its root.
+        dtype: floating-point type to load in; None leaves the choice to the run.
+        options: further settings that the loader understands.
+    """
+
+    role: str
+    loader: str
+    space: str
+    hub: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    packaged: str | None = None
+    endpoint: str | None = None
+    part: str = ""
+    dtype: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mark: Mark = field(default=Mark("<preset>"), compare=False)
+
+    def describe(self) -> str:
+        """Where the model comes from, in a few words."""
+        if self.hub:
+            name = f"{self.hub}@{(self.revision or 'main')[:12]}"
+        else:
+            name = str(self.path or self.packaged or self.endpoint)
+        return f"{name}/{self.part}" if self.part else name
+
+
+LoadFunction = Callable[[ModelRef, "Path | None", "torch.device", "torch.dtype"], Any]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A way to load a role.
+
+    Attributes:
+        name: what presets write under ``loader:``.
+        role: the role that the loaded object plays.
+        load: ``load(ref, folder, device, dtype)``; `folder` is the local root (without `part`), None for an endpoint.
+        files: which files of a hub repository it needs, as patterns; ``{part}`` and ``{option}`` are filled in.
+        options: option name → meaning; others are an error.
+    """
+
+    name: str
+    role: str
+    load: LoadFunction
+    files: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def patterns(self, ref: ModelRef) -> list[str]:
+        """The file patterns that `ref` needs from a repository, relative to its root."""
+        prefix = f"{ref.part}/" if ref.part else ""
+        values = {name: ref.options.get(name, "") for name in self.options}
+        return [f.format(part=prefix, **values) for f in self.files]
+
+
+_LOADERS: dict[str, Loader] = {}
+
+
+def loader(
+    name: str, role: str, files: tuple[str, ...] = (), options: Mapping[str, str] | None = None
+) -> Callable[[LoadFunction], LoadFunction]:
+    """Register the decorated function as a loader; see `Loader` for the arguments."""
+
+    def register(load: LoadFunction) -> LoadFunction:
+        if name in _LOADERS and _LOADERS[name].load.__qualname__ != load.__qualname__:
+            raise UsageError(f"two loaders claim the name '{name}'")
+        _LOADERS[name] = Loader(name, role, load, files, dict(options or {}))
+        return load
+
+    return register
+
+
+def loaders() -> Mapping[str, Loader]:
+    """All loaders: those of the standard library and those that packs have registered."""
+    import graphflow.nodes.loaders  # noqa: F401  registers the standard ones; imports no torch
+
+    return _LOADERS

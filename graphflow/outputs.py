@@ -1,0 +1,130 @@
+"""What a run leaves in its out folder: the outputs, ``run.json`` and ``report.html``.
+
+Every file is written beside its place and renamed, so that a killed run leaves no partial file that looks whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from graphflow.codecs import CODECS
+from graphflow.errors import GraphflowError, UsageError
+from graphflow.ports import type_by_name
+from graphflow.record import RunRecord, ValueRecord
+from graphflow.run import Run
+
+INDEX = "run.json"
+REPORT = "report.html"
+
+
+def next_folder(parent: Path, name: str) -> Path:
+    """The first of ``name-001``, ``name-002``, … that does not exist."""
+    number = 1
+    while (parent / f"{name}-{number:03d}").exists():
+        number += 1
+    return parent / f"{name}-{number:03d}"
+
+
+def prepare(folder: Path) -> None:
+    """Make the out folder and see that it can be written, before anything is computed.
+
+    Raises:
+        UsageError: it can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{uuid.uuid4().hex}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--out: {folder} can't be written: {error.strerror or error}") from error
+
+
+def write(run: Run, folder: Path, metadata: bool = True) -> list[Path]:
+    """Write every output; returns the files. Their names are entered into the record.
+
+    Args:
+        run: a finished run.
+        folder: an existing folder.
+        metadata: embed the record into PNG outputs.
+
+    Raises:
+        GraphflowError: a file could not be written.
+    """
+    values = {name: run.load(name) for name in run.record.outputs}
+    for name, entry in run.record.outputs.items():
+        entry.file = _file_name(name, entry)
+    written = []
+    try:
+        for name, entry in run.record.outputs.items():
+            written += _write_value(values[name], entry, folder, run.record if metadata else None)
+    except OSError as error:
+        raise GraphflowError(f"{folder}: an output can't be written: {error.strerror or error}") from error
+    return written
+
+
+def write_index(record: RunRecord, folder: Path, load: Callable[[ValueRecord], Any]) -> None:
+    """Write ``run.json`` and ``report.html``; also for a run that failed or was cancelled.
+
+    Raises:
+        GraphflowError: a file could not be written.
+    """
+    from graphflow.report import write_report
+
+    try:
+        _rename_into(folder / INDEX, lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
+        _rename_into(folder / REPORT, lambda path: write_report(record, load, path))
+    except OSError as error:
+        raise GraphflowError(f"{folder}: can't be written: {error.strerror or error}") from error
+
+
+def _file_name(name: str, entry: ValueRecord) -> str:
+    if entry.type == "Text":
+        return f"{name}.txt"
+    found = type_by_name(entry.type)
+    assert found is not None
+    suffix = CODECS[found[0].codec].suffix
+    return f"{name}-*{suffix}" if found[1] and found[0].codec != "json" else f"{name}{suffix}"
+
+
+def _write_value(value: Any, entry: ValueRecord, folder: Path, record: RunRecord | None) -> list[Path]:
+    assert entry.file is not None
+    found = type_by_name(entry.type)
+    assert found is not None
+    codec_name = found[0].codec
+    if "*" not in entry.file:
+        pairs = [(folder / entry.file, value)]
+    else:
+        pairs = [(folder / entry.file.replace("*", f"{i:03d}"), item) for i, item in enumerate(value)]
+    for path, item in pairs:
+        if codec_name == "json":
+            text = item if path.suffix == ".txt" else json.dumps(item, indent=1, ensure_ascii=False)
+            _rename_into(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
+        elif codec_name == "image" and record is not None:
+            from graphflow.provenance import embed
+
+            embed(item, record, path)
+        else:
+            _rename_into(path, partial(CODECS[codec_name].write, item))
+    return [path for path, _ in pairs]
+
+
+def _rename_into(path: Path, write_to: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write_to(temporary)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)

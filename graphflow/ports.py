@@ -1,0 +1,233 @@
+"""Port types: what travels along an edge, how it is stored, and in which model space it lives.
+
+A port type is a plain Python annotation that carries a `PortType`:
+
+    class In(Ports):
+        image: Image                    # a PIL picture
+        prompts: list[Text]             # lists of any type
+        mask: Mask | None = None        # optional
+        model: Model["denoiser"]        # a loaded model, bound by the preset or by an edge of type Weights
+
+The engine never imports torch: tensors are `Any` at run time and `torch.Tensor` to a type checker.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, dataclass_transform
+
+if TYPE_CHECKING:
+    import PIL.Image
+    from torch import Tensor
+
+    PILImage = PIL.Image.Image
+else:
+    Tensor = PILImage = Any
+
+
+@dataclass(frozen=True)
+class PortType:
+    """A kind of value: its name in graphs, the codec that stores it, its shape, and whose space it lives in.
+
+    `space_from` lists the model roles that fix the space of such a value on a node: `Latents` on a node with a
+    `vae` or a `denoiser` port belong to that model's space. An empty tuple means that the type has no space.
+    """
+
+    name: str
+    codec: str
+    doc: str = field(default="", compare=False)
+    shape: str = field(default="", compare=False)
+    space_from: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class ModelRole:
+    """Marks a port that takes a model: `Model["vae"]`."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class TextCond:
+    """Text conditioning of a denoiser.
+
+    Attributes:
+        embeds: hidden states of the text encoder, (batch, tokens, width).
+        pooled: pooled embedding for families that need one (SDXL, SD3, FLUX), (batch, width), else None.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The latents of an inversion, one for each level.
+
+    Attributes:
+        timesteps: the timestep at which each latent lies, ascending; the clean latents come first as -1.
+        latents: (levels, batch, channels, height, width), in the same order.
+    """
+
+    timesteps: list[int]
+    latents: Tensor
+
+
+# The tables below are what yaml-language-server completes and what `graphflow nodes` prints.
+_SPACED = ("denoiser", "vae")
+Image = Annotated[PILImage, PortType("Image", "image", "an 8-bit RGB picture", "height width 3")]
+Mask = Annotated[PILImage, PortType("Mask", "image", "an 8-bit grey picture; white marks the region", "height width")]
+TEXT = PortType("Text", "json", "text")
+Text = Annotated[str, TEXT]
+Latents = Annotated[
+    Tensor, PortType("Latents", "tensor", "latents of a diffusion model, scaled", "b c h w", space_from=_SPACED)
+]
+TrajectoryPort = Annotated[
+    Trajectory, PortType("Trajectory", "trajectory", "latents of every inversion step", "t b c h w", space_from=_SPACED)
+]
+TextCondPort = Annotated[
+    TextCond,
+    PortType("TextCond", "text_cond", "text conditioning", "b tokens width", space_from=("text_encoder", "denoiser")),
+]
+EditDirection = Annotated[
+    Tensor,
+    PortType(
+        "EditDirection", "tensor", "a difference of text embeddings", "tokens width", ("text_encoder", "denoiser")
+    ),
+]
+Embedding = Annotated[
+    Tensor, PortType("Embedding", "tensor", "joint image-text embeddings", "b width", ("clip", "image_encoder"))
+]
+Scores = Annotated[dict[str, float], PortType("Scores", "json", "named numbers")]
+Table = Annotated[list[dict[str, Any]], PortType("Table", "json", "rows of named values")]
+
+INT = PortType("int", "json", "a whole number")
+FLOAT = PortType("float", "json", "a number")
+BOOL = PortType("bool", "json", "true or false")
+_PLAIN: dict[Any, PortType] = {int: INT, float: FLOAT, bool: BOOL, str: TEXT}
+
+
+class Model:
+    """`Model["vae"]`: a loaded model of that role; a node never names a checkpoint."""
+
+    def __class_getitem__(cls, role: str) -> Any:
+        return Annotated[Any, ModelRole(role)]
+
+
+class Weights:
+    """`Weights["vae"]`: a trained model as a value: a folder of safetensors with its config (a `pathlib.Path`)."""
+
+    def __class_getitem__(cls, role: str) -> Any:
+        return Annotated[Any, weights_type(role)]
+
+
+def weights_type(role: str) -> PortType:
+    """The type of trained weights of a role."""
+    return PortType(f"Weights[{role}]", "folder", f"trained weights of a {role}")
+
+
+# Conversions that an edge may apply by itself. Everything else is a type error.
+CONVERSIONS: dict[tuple[str, str], typing.Callable[[Any], Any]] = {
+    ("int", "float"): float,
+    ("Mask", "Image"): lambda mask: mask.convert("RGB"),
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a node."""
+
+    name: str
+    type: PortType | ModelRole
+    is_list: bool = False
+    optional: bool = False
+    default: Any = None
+
+    @property
+    def role(self) -> str | None:
+        """The model role, for a model port."""
+        return self.type.role if isinstance(self.type, ModelRole) else None
+
+    def describe(self) -> str:
+        """The type as graphs and messages write it: ``list[Text]``, ``Image?``, ``model vae``."""
+        name = f"model {self.type.role}" if isinstance(self.type, ModelRole) else self.type.name
+        return (f"list[{name}]" if self.is_list else name) + ("?" if self.optional else "")
+
+
+@dataclass_transform(kw_only_default=True)
+class Ports:
+    """Base of a node's `In` and `Out`: keyword-only values, one for each annotated port."""
+
+    def __init__(self, **values: Any) -> None:
+        declared = ports_of(type(self))
+        unknown = values.keys() - declared.keys()
+        missing = [p.name for p in declared.values() if not p.optional and p.name not in values]
+        if unknown or missing:
+            raise TypeError(
+                f"{type(self).__qualname__} takes {', '.join(declared) or 'no ports'}; "
+                f"unknown: {sorted(unknown) or 'none'}, missing: {missing or 'none'}"
+            )
+        for name, port in declared.items():
+            object.__setattr__(self, name, values.get(name, port.default))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(ports_of(type(self)))})"
+
+
+_PORTS: dict[type[Ports], dict[str, Port]] = {}
+
+
+def ports_of(cls: type[Ports]) -> dict[str, Port]:
+    """The declared ports of an `In` or `Out` class, in order.
+
+    Raises:
+        TypeError: an annotation is not a port type.
+    """
+    if cls not in _PORTS:
+        hints = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
+        names = [n for base in reversed(cls.__mro__) for n in vars(base).get("__annotations__", {})]
+        _PORTS[cls] = {n: _port(cls, n, hints[n]) for n in names}
+    return _PORTS[cls]
+
+
+def _port(cls: type[Ports], name: str, hint: Any) -> Port:
+    optional = hasattr(cls, name)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        members = [a for a in typing.get_args(hint) if a is not types.NoneType]
+        if len(members) == 1:
+            hint = members[0]
+    found, is_list = read_type(hint)
+    if found is None:
+        raise TypeError(f"{cls.__qualname__}.{name}: {hint!r} is not a port type (see graphflow.ports)")
+    return Port(name, found, is_list, optional, getattr(cls, name, None))
+
+
+def read_type(hint: Any) -> tuple[PortType | ModelRole | None, bool]:
+    """The port type behind an annotation and whether it is a list; None when the annotation is not a port type."""
+    is_list = typing.get_origin(hint) is list
+    if is_list:
+        hint = typing.get_args(hint)[0]
+    if hint in (int, float, bool, str):
+        return _PLAIN[hint], is_list
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, PortType | ModelRole):
+            return extra, is_list
+    return None, is_list
+
+
+_ANNOTATED: tuple[Any, ...] = (
+    Image, Mask, Text, Latents, TrajectoryPort, TextCondPort, EditDirection, Embedding, Scores, Table
+)  # fmt: skip
+PORT_TYPES: dict[str, PortType] = {t.name: t for t in (*(a.__metadata__[0] for a in _ANNOTATED), INT, FLOAT, BOOL)}
+
+
+def type_by_name(text: str) -> tuple[PortType, bool] | None:
+    """The port type that a graph file names: ``Image``, ``list[Text]``, ``Weights[vae]``; None when there is none."""
+    is_list = text.startswith("list[") and text.endswith("]")
+    name = text[5:-1] if is_list else text
+    if name.startswith("Weights[") and name.endswith("]"):
+        return weights_type(name[8:-1]), is_list
+    return (PORT_TYPES[name], is_list) if name in PORT_TYPES else None

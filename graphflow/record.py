@@ -1,0 +1,81 @@
+"""What a run did, as plain data: the content of ``run.json``, of the provenance in a picture, and of the report."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT: Literal[1] = 1
+
+
+class _Record(BaseModel):
+    # Provenance comes from pictures of unknown origin: it is parsed strictly and nothing in it is executed.
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class ValueRecord(_Record):
+    """A value that travelled along an edge: `digest` finds it in the store; `file` is its name in the out folder."""
+
+    type: str
+    digest: str
+    bytes: int = 0
+    file: str | None = None
+
+
+class InputRecord(_Record):
+    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave."""
+
+    type: str
+    digest: str | None = None
+    value: Any = None
+    source: str | None = None
+
+
+class ModelRecord(_Record):
+    """A model as it was bound for the run."""
+
+    loader: str
+    source: str
+    space: str
+    fingerprint: str
+
+
+class NodeRecord(_Record):
+    """One node: what it is, where its inputs came from, and what became of it.
+
+    `seconds` is the computing time; for a cached node, that of the run that computed it. `started` is in seconds
+    after the run's beginning.
+    """
+
+    kind: str
+    version: int
+    status: Literal["cached", "ran", "failed", "skipped"]
+    reason: str = ""
+    key: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, str | list[str]] = Field(default_factory=dict)
+    outputs: dict[str, ValueRecord] = Field(default_factory=dict)
+    started: float | None = None
+    seconds: float = 0.0
+
+
+class RunRecord(_Record):
+    """A whole run; `overrides` are the ``--set`` values, keyed ``node.parameter``."""
+
+    format: Literal[1] = FORMAT
+    graphflow: str
+    graph: str
+    title: str
+    text: str
+    inputs: dict[str, InputRecord]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    preset: Any = None
+    models: dict[str, ModelRecord] = Field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "float32"
+    started: str = ""
+    seconds: float = 0.0
+    status: Literal["done", "failed", "cancelled"] = "done"
+    nodes: dict[str, NodeRecord] = Field(default_factory=dict)
+    outputs: dict[str, ValueRecord] = Field(default_factory=dict)

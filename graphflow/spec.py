@@ -1,0 +1,273 @@
+"""A graph file as data: what stands in it, with positions, before any kind or model is looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, did_you_mean
+from graphflow.ports import PORT_TYPES, PortType, type_by_name
+from graphflow.yamlfile import YamlList, YamlMap, mark_of, read_file, read_text
+
+FORMAT = 1
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EDGE = re.compile(rf"({_NAME.pattern})\.({_NAME.pattern})")
+RESERVED = frozenset({"inputs", "models", "outputs"})
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An edge's source: ``caption.text``, ``inputs.image`` or ``models.captioner``."""
+
+    node: str
+    port: str
+    mark: Mark = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.port}"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A value that the graph asks its user for; with `nonempty`, blank text is refused before anything runs."""
+
+    name: str
+    type: PortType
+    is_list: bool
+    mark: Mark
+    doc: str = ""
+    default: Any = None
+    has_default: bool = False
+    nonempty: bool = False
+
+    def describe(self) -> str:
+        """The type as graph files write it."""
+        return f"list[{self.type.name}]" if self.is_list else self.type.name
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One entry of `nodes:`. A value of `inputs` is an edge, or a list of edges for a list port."""
+
+    name: str
+    uses: str
+    mark: Mark
+    uses_mark: Mark
+    inputs: Mapping[str, Ref | tuple[Ref, ...]]
+    parameters: Mapping[str, Any]
+    parameter_marks: Mapping[str, Mark]
+    input_marks: Mapping[str, Mark]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph file. `models` is a preset's name, a path, or an inline mapping; `text` is the file as it was read."""
+
+    name: str
+    title: str
+    folder: Path | None
+    inputs: Mapping[str, InputSpec]
+    models: Any
+    models_mark: Mark
+    nodes: Mapping[str, NodeSpec]
+    outputs: Mapping[str, Ref]
+    mark: Mark
+    text: str
+
+
+def load_spec(path: Path, name: str | None = None) -> GraphSpec:
+    """Read a graph file.
+
+    Raises:
+        InvalidError: with every problem of the file's structure.
+    """
+    shown = name or str(path)
+    data = read_file(path, shown)
+    text = path.read_text(encoding="utf-8-sig")
+    return _Reader(shown, path.parent, text).graph(data)
+
+
+def parse_spec(text: str, name: str, folder: Path | None = None) -> GraphSpec:
+    """Read a graph from text, such as the provenance of a picture; without a folder it can name no file.
+
+    Raises:
+        InvalidError: with every problem of the text's structure.
+    """
+    return _Reader(name, folder, text).graph(read_text(text, name))
+
+
+def shipped_graphs() -> dict[str, Path]:
+    """Name → file of the graphs inside the package, sorted: ``pix2pix_on_the_fly``, ``train/pocket``, …"""
+    import graphflow.graphs
+
+    root = Path(graphflow.graphs.__path__[0])
+    files = sorted(p for p in root.rglob("*.yaml") if p.relative_to(root).parts[0] != "presets")
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
+
+
+def find_graph(name: str) -> Path:
+    """The file of a graph that the user names: a path, or the name of a shipped graph.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    shipped = shipped_graphs()
+    if name in shipped:
+        return shipped[name]
+    hint = did_you_mean(name, shipped)
+    raise UsageError(f"no graph '{name}': neither a file nor a shipped graph" + (f"; {hint}" if hint else ""))
+
+
+class _Reader:
+    def __init__(self, name: str, folder: Path | None, text: str) -> None:
+        self.name, self.folder, self.text = name, folder, text
+        self.top = Mark(name)
+        self.problems: list[Diagnostic] = []
+
+    def graph(self, data: Any) -> GraphSpec:
+        if not isinstance(data, YamlMap):
+            raise InvalidError([Diagnostic(self.top, "GF010", f"a graph is a mapping, found {kind_of(data)}")])
+        if "graphflow" not in data:
+            self.problem(self.top, "GF011", "has no format version", "begin the file with 'graphflow: 1'")
+        elif data["graphflow"] != FORMAT or isinstance(data["graphflow"], bool):
+            mark = mark_of(data, "graphflow", self.top)
+            self.problem(
+                mark, "GF011", f"format version {data['graphflow']!r} is unknown; this graphflow reads {FORMAT}"
+            )
+        known = ("graphflow", "title", "inputs", "models", "nodes", "outputs")
+        self.unknown_keys(data, known, "a graph", allow_x=True)
+        title = data.get("title", "")
+        if not isinstance(title, str):
+            self.problem(mark_of(data, "title", self.top), "GF010", f"title is text, found {kind_of(title)}")
+            title = str(title)
+        inputs = {k: self.input(k, v, m) for k, v, m in self.entries(data, "inputs")}
+        nodes = {k: self.node(k, v, m) for k, v, m in self.entries(data, "nodes")}
+        outputs: dict[str, Ref] = {}
+        for key, value, mark in self.entries(data, "outputs"):
+            ref = self.ref(value, mark, f"output '{key}'")
+            if ref is not None:
+                outputs[key] = ref
+        if not nodes:
+            self.problem(mark_of(data, "nodes", self.top), "GF010", "has no nodes")
+        if not outputs:
+            self.problem(mark_of(data, "outputs", self.top), "GF010", "has no outputs")
+        models = data.get("models")
+        models_mark = mark_of(data, "models", self.top)
+        if models is not None and not isinstance(models, str | YamlMap):
+            self.problem(models_mark, "GF010", f"models is a preset's name, a file or a mapping, not {kind_of(models)}")
+        if self.problems:
+            raise InvalidError(self.problems)
+        return GraphSpec(
+            Path(self.name).stem, title, self.folder, {k: v for k, v in inputs.items() if v},
+            models, models_mark, {k: v for k, v in nodes.items() if v}, outputs, self.top, self.text,
+        )  # fmt: skip
+
+    def entries(self, data: YamlMap, section: str) -> list[tuple[str, Any, Mark]]:
+        value = data.get(section)
+        if value is None:
+            return []
+        if not isinstance(value, YamlMap):
+            self.problem(mark_of(data, section, self.top), "GF010", f"{section} is a mapping, found {kind_of(value)}")
+            return []
+        out = []
+        for key, entry in value.items():
+            if not _NAME.fullmatch(key):
+                self.problem(value.key_marks[key], "GF012", f"'{key}' is no name: letters, digits and '_' only")
+            elif section == "nodes" and key in RESERVED:
+                self.problem(value.key_marks[key], "GF012", f"a node can't be called '{key}': that name is reserved")
+            else:
+                out.append((key, entry, value.key_marks[key] if section != "outputs" else value.value_marks[key]))
+        return out
+
+    def input(self, name: str, value: Any, mark: Mark) -> InputSpec | None:
+        if isinstance(value, str):
+            short = YamlMap(mark, {"type": mark}, {"type": mark})
+            short["type"] = value
+            value = short
+        if not isinstance(value, YamlMap):
+            self.problem(mark, "GF010", f"input '{name}' is a mapping with a type, found {kind_of(value)}")
+            return None
+        self.unknown_keys(value, ("type", "default", "doc", "nonempty"), f"input '{name}'")
+        found = type_by_name(value["type"]) if isinstance(value.get("type"), str) else None
+        if found is None:
+            shown = value.get("type", "nothing")
+            hint = did_you_mean(str(shown), PORT_TYPES) or f"types: {', '.join(PORT_TYPES)}, list[…]"
+            self.problem(mark_of(value, "type", mark), "GF013", f"input '{name}' has no type '{shown}'", hint)
+            return None
+        doc = value.get("doc", "")
+        nonempty = value.get("nonempty", False)
+        if not isinstance(nonempty, bool):
+            self.problem(mark_of(value, "nonempty", mark), "GF010", "'nonempty:' is true or false")
+        return InputSpec(name, *found, mark, str(doc), plain(value.get("default")), "default" in value, bool(nonempty))
+
+    def node(self, name: str, value: Any, mark: Mark) -> NodeSpec | None:
+        if not isinstance(value, YamlMap):
+            self.problem(mark, "GF010", f"node '{name}' is a mapping with 'uses:', found {kind_of(value)}")
+            return None
+        self.unknown_keys(value, ("uses", "in", "with", "doc"), f"node '{name}'")
+        uses = value.get("uses")
+        if not isinstance(uses, str) or not uses:
+            self.problem(mark_of(value, "uses", mark), "GF010", f"node '{name}' has no 'uses:' that names a kind")
+            return None
+        inputs: dict[str, Ref | tuple[Ref, ...]] = {}
+        edges = self.submap(value, "in", name, mark)
+        for port, source in edges.items():
+            where = mark_of(edges, port, mark)
+            if isinstance(source, YamlList):
+                refs = [self.ref(item, m, f"'{name}.{port}'") for item, m in zip(source, source.marks, strict=True)]
+                inputs[port] = tuple(r for r in refs if r is not None)
+            elif (ref := self.ref(source, where, f"'{name}.{port}'")) is not None:
+                inputs[port] = ref
+        constants = self.submap(value, "with", name, mark)
+        for key in edges.keys() & constants.keys():
+            self.problem(constants.key_marks[key], "GF111", f"'{name}.{key}' stands under both 'in:' and 'with:'")
+        return NodeSpec(
+            name, uses, mark, mark_of(value, "uses", mark), inputs, plain(constants),
+            constants.value_marks, edges.key_marks,
+        )  # fmt: skip
+
+    def submap(self, value: YamlMap, key: str, node: str, mark: Mark) -> YamlMap:
+        found = value.get(key)
+        if isinstance(found, YamlMap):
+            return found
+        if found is not None:
+            what = "edges" if key == "in" else "constants"
+            self.problem(mark_of(value, key, mark), "GF010", f"'{key}:' of node '{node}' maps names to {what}")
+        return YamlMap(mark)
+
+    def ref(self, value: Any, mark: Mark, what: str) -> Ref | None:
+        if isinstance(value, str) and (match := _EDGE.fullmatch(value)):
+            return Ref(match[1], match[2], mark)
+        hint = "constants stand under 'with:'" if what.startswith("'") else ""
+        self.problem(mark, "GF014", f"{what} is fed by node.port or inputs.name, found {value!r}", hint)
+        return None
+
+    def unknown_keys(self, value: YamlMap, known: tuple[str, ...], what: str, allow_x: bool = False) -> None:
+        for key in value:
+            if key not in known and not (allow_x and key.startswith("x-")):
+                hint = did_you_mean(key, known) or f"{what} has: {', '.join(known)}"
+                self.problem(value.key_marks[key], "GF015", f"{what} has no key '{key}'", hint)
+
+    def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
+        self.problems.append(Diagnostic(mark, code, message, hint))
+
+
+def kind_of(value: Any) -> str:
+    """What a YAML value is, in YAML's words."""
+    if value is None:
+        return "nothing"
+    names = {YamlMap: "a mapping", YamlList: "a list", str: "text", bool: "true or false", int: "a number"}
+    return names.get(type(value), "a number")
+
+
+def plain(value: Any) -> Any:
+    """The value without positions."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,186 @@
+"""Strict YAML 1.2 (core schema) with positions, on PyYAML's node API.
+
+Differs from `yaml.safe_load` where that surprises people: `1e-4` is a number, `on` and `no` are text, a duplicate key
+is an error, tags are errors, and every key and value knows its line and column.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graphflow.errors import Diagnostic, InvalidError, Mark
+
+# libyaml's parser is about ten times faster; the pure Python one reads the same language.
+# The Base loaders resolve nothing by themselves: a tag can only come from the file.
+_BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS: dict[str, Any] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WORDS |= dict.fromkeys(("null", "Null", "NULL", "~", ""))
+
+MAX_NODES = 1_000_000  # after expanding aliases: stops the 'billion laughs' file
+MAX_BYTES = 32 * 2**20
+
+
+@dataclass(eq=False, repr=False)
+class YamlMap(dict[str, Any]):
+    """A mapping that knows where each key and each value stands."""
+
+    mark: Mark = field(default=Mark("?"))
+    key_marks: dict[str, Mark] = field(default_factory=dict)
+    value_marks: dict[str, Mark] = field(default_factory=dict)
+
+
+@dataclass(eq=False, repr=False)
+class YamlList(list[Any]):
+    """A sequence that knows where each element stands."""
+
+    mark: Mark = field(default=Mark("?"))
+    marks: list[Mark] = field(default_factory=list)
+
+
+def mark_of(container: Any, key: str | int, default: Mark) -> Mark:
+    """Where the value under `key` stands."""
+    if isinstance(container, YamlMap):
+        return container.value_marks.get(str(key), default)
+    if isinstance(container, YamlList) and isinstance(key, int):
+        return container.marks[key]
+    return default
+
+
+def read_file(path: Path, name: str | None = None) -> Any:
+    """Parse a YAML file.
+
+    Raises:
+        InvalidError: the file can't be read (GF001) or is not strict YAML (GF002 to GF004).
+    """
+    name = name or str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidError([Diagnostic(Mark(name), "GF001", f"can't be read: {reason}")]) from error
+    if len(data) > MAX_BYTES:
+        raise InvalidError([Diagnostic(Mark(name), "GF001", f"is {len(data):,} bytes; at most {MAX_BYTES:,} are read")])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"is not UTF-8 text: byte 0x{data[error.start]:02x}"
+        raise InvalidError([Diagnostic(Mark(name, line), "GF001", found)]) from error
+    return read_text(text, name)
+
+
+def read_text(text: str, name: str) -> Any:
+    """Parse YAML text; `name` stands for the file in messages.
+
+    Raises:
+        InvalidError: the text is not strict YAML; all duplicate keys and tags are reported at once.
+    """
+    try:
+        root = yaml.compose(text, Loader=_BaseLoader)
+    except yaml.YAMLError as error:
+        raise InvalidError([_syntax_error(error, name)]) from error
+    except RecursionError as error:
+        raise InvalidError([Diagnostic(Mark(name), "GF002", "is nested too deeply")]) from error
+    except ValueError as error:  # libyaml on characters that YAML forbids
+        raise InvalidError([Diagnostic(Mark(name), "GF002", f"is not YAML: {error}")]) from error
+    if root is None:
+        raise InvalidError([Diagnostic(Mark(name), "GF002", "is empty")])
+    builder = _Builder(name)
+    try:
+        value = builder.build(root)
+    except RecursionError as error:
+        raise InvalidError(
+            [Diagnostic(Mark(name), "GF002", "is nested too deeply, or an alias holds itself")]
+        ) from error
+    if builder.problems:
+        raise InvalidError(builder.problems)
+    return value
+
+
+def _syntax_error(error: yaml.YAMLError, name: str) -> Diagnostic:
+    position = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    context = getattr(error, "context", None)
+    mark = Mark(name, position.line + 1, position.column + 1) if position else Mark(name)
+    message = f"is not YAML: {problem}" + (f" ({context})" if context else "")
+    hint = "indent with spaces" if "\\t" in repr(problem) else ""
+    return Diagnostic(mark, "GF002", message, hint)
+
+
+class _Builder:
+    """Turns PyYAML's nodes into plain values with positions."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[Diagnostic] = []
+        self.count = 0
+
+    def build(self, node: Any) -> Any:
+        mark = Mark(self.name, node.start_mark.line + 1, node.start_mark.column + 1)
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise InvalidError(
+                [Diagnostic(mark, "GF004", f"has more than {MAX_NODES:,} values once aliases are expanded")]
+            )
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_tag(node.tag, "map", mark)
+            return self._mapping(node, mark)
+        if isinstance(node, yaml.SequenceNode):
+            self._refuse_tag(node.tag, "seq", mark)
+            items = [self.build(child) for child in node.value]
+            out = YamlList(mark, [Mark(self.name, c.start_mark.line + 1, c.start_mark.column + 1) for c in node.value])
+            out.extend(items)
+            return out
+        self._refuse_tag(node.tag, "str", mark)
+        # A plain scalar has no style; quoted and block scalars are always text.
+        return node.value if node.style else scalar(node.value)
+
+    def _mapping(self, node: Any, mark: Mark) -> YamlMap:
+        out = YamlMap(mark)
+        for key_node, value_node in node.value:
+            key_mark = Mark(self.name, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Diagnostic(key_mark, "GF004", "a key must be text"))
+                continue
+            key = key_node.value
+            if key == "<<" and not key_node.style:
+                hint = "name the keys, or use an alias as a whole value"
+                self.problems.append(Diagnostic(key_mark, "GF004", "merge keys are not part of YAML 1.2", hint))
+                continue
+            if key in out:
+                first = out.key_marks[key]
+                self.problems.append(
+                    Diagnostic(key_mark, "GF003", f"key '{key}' stands twice; first at line {first.line}")
+                )
+                continue
+            out.key_marks[key] = key_mark
+            out.value_marks[key] = Mark(self.name, value_node.start_mark.line + 1, value_node.start_mark.column + 1)
+            out[key] = self.build(value_node)
+        return out
+
+    def _refuse_tag(self, tag: str | None, expected: str, mark: Mark) -> None:
+        if tag not in (None, "!", _TAG + expected):
+            shown = str(tag).replace(_TAG, "!!")
+            self.problems.append(Diagnostic(mark, "GF004", f"tag '{shown}' is not allowed: graphs are plain data"))
+
+
+def scalar(text: str) -> Any:
+    """The value of a plain scalar under the core schema: bool, None, int, float, or text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > 400:
+        return text  # no number that anyone means is this long, and int() refuses thousands of digits
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
+    return text

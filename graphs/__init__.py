@@ -1,0 +1,1 @@
+"""The shipped graphs, their presets and their pictures (package data)."""
