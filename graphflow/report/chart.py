@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from graphflow.record import NodeRecord, RunRecord
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 132, 42, 44, 16, 4
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 146, 42, 40, 16, 4
 MAX_NODES = 80  # beyond that a drawing shows nothing
 
 
@@ -31,6 +31,7 @@ class Chart:
     height: float
     boxes: list[Box]
     edges: list[str]
+    box: float = WIDTH
 
 
 def chart(record: RunRecord) -> Chart:

@@ -36,11 +36,6 @@ class Step:
     time: str
     views: list[View]
 
-    @property
-    def wide(self) -> bool:
-        """Whether the card needs the whole width."""
-        return any(v.shape == "table" or len(v.pictures) > 3 for v in self.views)
-
 
 @dataclass(frozen=True)
 class Bar:

@@ -1,0 +1,235 @@
+"""Plans, kinds and records as text for people: works on 80 columns and on a pipe; colours only on a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphflow import units
+from graphflow.ports import ModelRole, Port, PortType
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from graphflow.graph import Graph
+    from graphflow.node import Node
+    from graphflow.plan import Plan, PlannedNode
+    from graphflow.record import NodeRecord, RunRecord
+
+STYLES = {"cached": "dim", "run": "green", "maybe": "yellow", "ran": "green", "failed": "bold red", "skipped": "dim"}
+
+
+def plan_table(plan: Plan, graph: Graph, console: Console) -> None:
+    """What a run would do, a line a node, and the sums below."""
+    if graph.title:
+        console.print(_text(graph.title, "bold"), soft_wrap=True)
+    table = _table("node", "kind", "status", "reason", ">size", ">time")
+    for node in plan.nodes.values():
+        table.add_row(
+            _text(node.name), _text(node.kind, "dim"), _text(node.status, STYLES[node.status]), _text(node.reason),
+            _text("" if node.bytes is None else units.size(node.bytes)), _text(_expected(node)),
+        )  # fmt: skip
+    console.print(table)
+    console.print(_text(plan_summary(plan)), soft_wrap=True)
+
+
+def _expected(node: PlannedNode) -> str:
+    return "" if node.seconds is None or node.status == "cached" else units.duration(node.seconds)
+
+
+def plan_summary(plan: Plan) -> str:
+    """``9 cached, 3 to run, 2 maybe; 4.2 to 6.0 s, cached 38 s`` with what is known of the times."""
+    nodes = list(plan.nodes.values())
+    if nodes and all(n.status == "cached" for n in nodes):
+        return f"everything is cached: {units.plural(len(nodes), 'node')}, nothing runs"
+    words = {"cached": "cached", "run": "to run", "maybe": "maybe"}
+    counts = ((sum(n.status == status for n in nodes), word) for status, word in words.items())
+    out = ", ".join(f"{count} {word}" for count, word in counts if count)
+    active = [n for n in nodes if n.status != "cached"]
+    known = [n.seconds for n in active if n.seconds is not None]
+    if known:
+        least = "" if len(known) == len(active) else "at least "
+        out += f"; about {least}{units.duration(sum(known))} by earlier runs"
+    saved = sum(n.seconds or 0.0 for n in nodes if n.status == "cached")
+    return out + (f", {units.duration(saved)} saved" if saved >= 0.001 else "")
+
+
+def nodes_table(classes: Iterable[type[Node]], console: Console) -> None:
+    """The catalogue: kinds by family with what goes in, what comes out, and a line of explanation."""
+    family = None
+    for cls in sorted(classes, key=lambda c: c.kind):
+        found = cls.kind.partition(".")[0]
+        if found != family:
+            console.print(_text(("" if family is None else "\n") + found, "bold"))
+            family = found
+        line = Text.assemble("  ", (cls.kind, "cyan"), "  ", (_signature(cls), "dim"))
+        console.print(line, soft_wrap=not console.is_terminal, overflow="fold")
+        if summary := cls.summary():
+            console.print(_text(f"      {summary}"), soft_wrap=not console.is_terminal)
+
+
+def _signature(cls: type[Node]) -> str:
+    """``image: Image, model vae → latents: Latents``."""
+
+    def side(ports: Iterable[Port]) -> str:
+        return ", ".join(p.describe() if p.role else f"{p.name}: {p.describe()}" for p in ports)
+
+    return f"{side(cls.inputs().values()) or 'nothing'} → {side(cls.outputs().values())}"
+
+
+def node_page(cls: type[Node], console: Console) -> None:
+    """A kind's catalogue entry: docstring, ports, parameters, and what it says to the cache."""
+    console.print(Text.assemble((cls.kind, "bold cyan"), (f"  version {cls.version}", "dim")))
+    console.print()
+    console.print(_text(inspect.getdoc(cls) or "no description"))
+    for title, ports in (("Inputs", cls.inputs()), ("Outputs", cls.outputs())):
+        table = _table(title, "type", "", head="bold")
+        for port in ports.values():
+            table.add_row(_text(port.name), _text(port.describe(), "cyan"), _text(_port_doc(port), "dim"))
+        if ports:
+            console.print()
+            console.print(table)
+    if cls.model_fields:
+        table = _table("Parameters", "type", "default", "bounds", "", head="bold")
+        for name, info in cls.model_fields.items():
+            table.add_row(
+                _text(name), _text(_type_name(info.annotation), "cyan"), _text(_default(info)),
+                _text(_bounds(info), "dim"), _text(info.description or ""),
+            )  # fmt: skip
+        console.print()
+        console.print(table)
+    console.print()
+    console.print(_text(f"Cache: {cache_words(cls)}", "dim"))
+
+
+def _port_doc(port: Port) -> str:
+    if isinstance(port.type, ModelRole):
+        return "from the preset, or trained weights by an edge"
+    assert isinstance(port.type, PortType)
+    return port.type.doc + (f" ({port.type.shape})" if port.type.shape else "")
+
+
+def _type_name(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    text = text.replace("typing.", "").replace("NoneType", "None")
+    if text.startswith("Literal["):
+        return " | ".join(part.strip("'\" ") for part in text[8:-1].split(","))
+    return text
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    default = info.get_default(call_default_factory=True, validated_data={})
+    return json.dumps(default, default=str, ensure_ascii=False)
+
+
+def _bounds(info: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of"}
+    lengths = {"min_length": "length ≥", "max_length": "length ≤"}
+    found = [(sign, getattr(m, name, None)) for m in info.metadata for name, sign in {**signs, **lengths}.items()]
+    return ", ".join(f"{sign} {value}" for sign, value in found if value is not None)
+
+
+def cache_words(cls: type[Node]) -> str:
+    """What the node says to the cache, as one sentence."""
+    if not cls.deterministic:
+        return "not deterministic: a result is never reused"
+    stored = {"auto": "stored when that pays", "always": "always stored", "never": "never stored"}[cls.cache]
+    parts = [stored]
+    if cls.accelerated():
+        parts.append("results depend on device kind and dtype")
+    if cls.not_in_key:
+        parts.append(f"{', '.join(sorted(cls.not_in_key))} can't change the result")
+    return "; ".join(parts)
+
+
+def record_page(record: RunRecord, console: Console) -> None:
+    """What ``graphflow show`` prints of a picture or a ``run.json``."""
+    console.print(_text(record.title or record.graph, "bold"))
+    preset = record.preset if isinstance(record.preset, str) else "inline" if record.preset else "none"
+    facts: list[tuple[str, str]] = [
+        ("graph", record.graph), ("models", preset), ("made by", f"graphflow {record.graphflow}"),
+        ("when", record.started), ("device", f"{record.device} {record.dtype}"),
+        ("status", f"{record.status} in {units.duration(record.seconds)}"),
+    ]  # fmt: skip
+    listing([(k, v) for k, v in facts if v], console)
+    for title, rows in _record_sections(record):
+        if rows:
+            console.print(_text(f"\n{title}", "bold"))
+            listing(rows, console)
+    if record.nodes:
+        console.print()
+        table = _table("node", "kind", "status", "parameters", ">time")
+        for name, node in record.nodes.items():
+            table.add_row(
+                _text(name), _text(f"{node.kind} v{node.version}", "dim"), _text(node.status, STYLES[node.status]),
+                _text(_parameters(node)), _text(units.duration(node.seconds)),
+            )  # fmt: skip
+        console.print(table)
+    for name, node in record.nodes.items():
+        if node.status == "failed":
+            console.print(_text(f"{name} failed: {node.reason}", "bold red"))
+
+
+def _record_sections(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
+    inputs = [
+        (n, i.source or (json.dumps(i.value, ensure_ascii=False) if i.value is not None else f"{i.type} {i.digest}"))
+        for n, i in record.inputs.items()
+    ]
+    overrides = [(n, json.dumps(v, ensure_ascii=False)) for n, v in record.overrides.items()]
+    models = [(n, f"{m.source}  {m.loader}") for n, m in record.models.items()]
+    outputs = [(n, " ".join(filter(None, (v.type, v.file, units.size(v.bytes))))) for n, v in record.outputs.items()]
+    return [("inputs", inputs), ("set", overrides), ("models", models), ("outputs", outputs)]
+
+
+def _parameters(node: NodeRecord) -> str:
+    return ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in node.parameters.items())
+
+
+def listing(rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """Names and values in two columns, values wrapped under themselves."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(_text(f"  {name}"), _text(value))
+    console.print(table)
+
+
+def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
+    """Any table of texts, such as the cache's listing; a column whose name begins with ``>`` is flush right."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*map(_text, row))
+    console.print(table)
+
+
+def checks(findings: Iterable[tuple[bool, str, str]], console: Console) -> None:
+    """What ``doctor`` found: whether it is good, what was looked at, and what was found."""
+    for good, name, found in findings:
+        mark = ("✓ ", "green") if good else ("✗ ", "bold red")
+        console.print(Text.assemble(mark, units.printable(name), (f"  {units.printable(found)}", "dim")))
+
+
+def _table(*columns: str, head: str = "dim") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=head)
+    for column in columns:
+        right = column.startswith(">")
+        long = column in ("reason", "parameters", "")
+        table.add_column(
+            column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold",
+            ratio=None, min_width=12 if long else None,
+        )  # fmt: skip
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Never markup, never control characters: graphs and records come from strangers."""
+    return Text(units.printable(text), style=style)
