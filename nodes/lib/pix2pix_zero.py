@@ -136,13 +136,21 @@ def _gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 
 def cross_attention_loss(maps: Mapping[str, Tensor], maps_ref: Mapping[str, Tensor]) -> Tensor:
-    """L_xa, the distance between cross-attention maps, (G, N, P, L) each, a scalar (eq. 3).
+    """L_xa, the distance between cross-attention maps, a scalar (eq. 3).
 
     Σ over layers, pixels and tokens of (M - M_ref)², averaged over heads and the two halves of guidance as in the
     authors' code, summed over images so that a batch gives each image the gradient that it would get alone.
+
+    Args:
+        maps: M by layer, (G, N, P, L).
+        maps_ref: M_ref by layer, of G rows, or of B rows that serve both halves.
     """
-    per_layer = [(maps[name] - maps_ref[name]).square().sum((2, 3)).mean(1).sum() for name in maps]
-    return torch.stack(per_layer).sum() / 2
+    loss = torch.zeros(())
+    for name, M_GNPL in maps.items():
+        M_2BNPL = M_GNPL.unflatten(0, (2, -1))
+        M_ref_2BNPL = maps_ref[name].unflatten(0, (-1, M_2BNPL.shape[1]))
+        loss = loss + (M_2BNPL - M_ref_2BNPL).square().sum((-2, -1)).mean((0, 2)).sum()
+    return loss
 
 
 @torch.inference_mode(False)
@@ -186,7 +194,8 @@ def pix2pix_zero_sample(
     the maps of one step instead of N.
 
     At every step: duplicate the latents, take one gradient step of size `cross_attention_guidance` on both halves,
-    predict again, go on from the first (negative) half with the guided noise.
+    predict again, go on from the first (negative) half with the guided noise. Where the negative prompt is the source
+    caption, both halves of the reference pass are one and the same, so that it runs one row an image.
 
     Args:
         denoiser: the model.
@@ -204,9 +213,8 @@ def pix2pix_zero_sample(
         ValueError: the number of steps is out of range, or the UNet's attention can't be recorded.
     """
     batch = len(noise_BChw)
-    negative_BLD = cond_BLD if negative_BLD is None else negative_BLD
     embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD)
-    embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_BLD, direction_LD)
+    embeds_edit_GLD = guidance_rows(batch, cond_BLD, cond_BLD if negative_BLD is None else negative_BLD, direction_LD)
     tap = AttentionTap(denoiser.unet)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)

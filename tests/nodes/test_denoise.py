@@ -63,7 +63,7 @@ def test_pix2pix_zero_passes_every_port_on(denoiser, negative):
         2,
         guidance_scale=4.0,
         cross_attention_guidance=5.0,
-        negative_BLD=x.cond.embeds if negative is None else negative.embeds,
+        negative_BLD=None if negative is None else negative.embeds,
     )
     assert torch.equal(out.latents, expected)
     assert watcher.loops == [(2, "editing")]

@@ -75,6 +75,11 @@ def direction(seed=3):
     return STRENGTH * random_tensor(TOKENS, WIDTH, seed=seed)
 
 
+def assert_same(ours, expected, tolerance=1e-5):
+    """Equal but for rounding, by the largest difference: sampling has made the values as large as 10."""
+    assert (ours - expected).abs().max() < tolerance * expected.abs().max()
+
+
 def generator(seed=7):
     return torch.Generator().manual_seed(seed)
 
@@ -228,14 +233,16 @@ def test_maps_loss_and_gradient_equal_diffusers(denoiser, same_latents):
         assert gradient[0].norm() > 1e-3
 
 
+@pytest.mark.parametrize("negative", [None, embeds(seed=2)], ids=["caption", "negative"])
 @pytest.mark.parametrize(("height", "width", "n"), [(8, 8, 6), (16, 8, 3)])
-def test_the_edit_equals_diffusers(denoiser, pipeline, height, width, n):
+def test_the_edit_equals_diffusers(denoiser, pipeline, height, width, n, negative):
+    z = latents(height=height, width=width)
     expected = pipeline(
         prompt_embeds=embeds(),
-        negative_prompt_embeds=embeds(),
+        negative_prompt_embeds=embeds() if negative is None else negative,
         source_embeds=torch.zeros(1, TOKENS, WIDTH),
         target_embeds=direction()[None],
-        latents=latents(height=height, width=width),
+        latents=z,
         height=8 * height,
         width=8 * width,
         num_inference_steps=n,
@@ -243,12 +250,17 @@ def test_the_edit_equals_diffusers(denoiser, pipeline, height, width, n):
         cross_attention_guidance_amount=0.15,
         output_type="latent",
     ).images
-    ours = pix2pix_zero_sample(denoiser, latents(height=height, width=width), embeds(), direction(), n)
-    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+    ours = pix2pix_zero_sample(denoiser, z, embeds(), direction(), n, negative_BLD=negative)
+    assert_same(ours, expected)
     plain = pix2pix_zero_sample(
-        denoiser, latents(height=height, width=width), embeds(), direction(), n, cross_attention_guidance=0.0
+        denoiser, z, embeds(), direction(), n, negative_BLD=negative, cross_attention_guidance=0.0
     )
     assert (ours - plain).norm() > 0.05 * plain.norm()
+
+
+def test_the_source_caption_is_the_negative_prompt_unless_another_is_given(denoiser):
+    default = pix2pix_zero_sample(denoiser, latents(), embeds(), direction(), 3)
+    assert_same(pix2pix_zero_sample(denoiser, latents(), embeds(), direction(), 3, negative_BLD=embeds()), default)
 
 
 def test_without_attention_guidance_it_is_plain_sampling(denoiser):
@@ -281,7 +293,7 @@ def test_a_batch_gives_each_image_what_it_gets_alone(denoiser):
     both = pix2pix_zero_sample(denoiser, z, cond, direction(), 3)
     for i in range(2):
         alone = pix2pix_zero_sample(denoiser, z[i : i + 1], cond[i : i + 1], direction(), 3)
-        torch.testing.assert_close(both[i : i + 1], alone, atol=1e-5, rtol=1e-5)
+        assert_same(both[i : i + 1], alone)
 
 
 def test_v_prediction_edits_as_diffusers_does(denoiser, pipeline, monkeypatch):
@@ -309,7 +321,7 @@ def test_v_prediction_edits_as_diffusers_does(denoiser, pipeline, monkeypatch):
         guidance_scale=1.5,
         cross_attention_guidance=0.1,
     )
-    assert (ours - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert_same(ours, expected, tolerance=1e-4)
 
 
 def test_results_do_not_depend_on_what_ran_before_or_on_the_callers_mode(denoiser):

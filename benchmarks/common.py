@@ -1,0 +1,46 @@
+"""Side-by-side timing: the two candidates take turns, so that a noisy machine troubles both alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds and peak bytes of device memory (0 on the CPU) of one candidate."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def side_by_side(candidates: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:
+    """Run every candidate once to warm up, then `repeats` times in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    peaks: dict[str, int] = {}
+    for repeat in range(repeats + 1):
+        for name, run in candidates.items():
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                torch.cuda.reset_peak_memory_stats(device)
+            start = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                peaks[name] = torch.cuda.max_memory_allocated(device)
+            if repeat > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(statistics.median(seconds[name]), peaks.get(name, 0)) for name in candidates}
+
+
+def print_row(title: str, ours: Timing, theirs: Timing, note: str) -> None:
+    """One line: both times, the ratio (above 1: ours is faster), peak memory where it is known."""
+    line = f"{title:30s} ours {ours.seconds:8.3f} s   theirs {theirs.seconds:8.3f} s   "
+    line += f"ratio {theirs.seconds / ours.seconds:5.2f}   {note}"
+    if ours.peak_bytes:
+        line += f"   peak {ours.peak_bytes / 2**20:.0f} / {theirs.peak_bytes / 2**20:.0f} MiB"
+    print(line, flush=True)
