@@ -128,6 +128,9 @@ class _Tree:
         self.drawn: set[str] = set()
 
     def output(self, name: str, ref: Ref) -> None:
+        if ref.node in self.drawn or ref.node == "inputs":
+            self.lines.append(f"{name} ← {ref}")
+            return
         self.lines.append(name)
         stack = [_Branch(ref, "", "", last=True)]
         while stack:  # not recursive: a chain may be longer than Python's stack

@@ -84,13 +84,26 @@ class Placer:
         """
         node = self.graph.nodes[name]
         ports = node.cls.inputs()
-        fed = {n: value(e) for n, e in node.edges.items() if n not in ports and isinstance(e, Ref)}
-        instance = _instance(node, fed)
+        instance = self.instance(name, digests, value)
+        assert instance is not None
         inputs = {n: _digest(e, digests) for n, e in node.edges.items() if n in ports}
         models = {port: self.fingerprint(node, port) for port in node.models}
         parts = key_parts(node.cls, instance.key_parameters(), inputs, models, self.numerics)
         key = key_of(parts)
         return Placed(instance, parts, key, self.store.result(key) if node.cls.deterministic else None)
+
+    def instance(self, name: str, digests: Digests, value: Callable[[Ref], Any]) -> Node | None:
+        """The node with all its parameters; None while one that an edge feeds is not known yet.
+
+        Raises:
+            InvalidError: a value fed to a parameter is not allowed there.
+        """
+        node = self.graph.nodes[name]
+        ports = node.cls.inputs()
+        edges = {n: e for n, e in node.edges.items() if n not in ports and isinstance(e, Ref)}
+        if any((e.node, e.port) not in digests for e in edges.values()):
+            return None
+        return _instance(node, {n: value(e) for n, e in edges.items()})
 
     def fingerprint(self, node: GraphNode, port: str) -> str:
         """The fingerprint of the preset's model at a port."""
@@ -143,6 +156,7 @@ def make_plan(
         node = graph.nodes[name]
         waits = [p for p in node.parents if not _knows(digests, node, p)]
         if waits:
+            placer.instance(name, digests, value)  # a parameter that is known to be wrong is an error already now
             status: Status = "maybe" if node.cls.deterministic else "run"
             planned[name] = _expected(PlannedNode(name, node.cls.kind, status, f"after {', '.join(waits)}"), store)
             continue
@@ -213,7 +227,20 @@ def _input_causes(graph: Graph, inputs: Mapping[str, InputValue], store: Store, 
     changed = [n for n, d in placed.parts["inputs"].items() if nearest.parts["inputs"].get(n) != d]
     changed += [n for n, v in placed.parts["parameters"].items() if nearest.parts["parameters"].get(n) != v]
     edges = graph.nodes[name].edges
-    return [f"  {n} comes from {_edge_text(edges[n])}" for n in changed if n in edges]
+    lines = []
+    for n in changed:
+        if n in edges:
+            texts = _both_texts(nearest.parts["inputs"].get(n), placed.parts["inputs"].get(n), store, inputs)
+            lines.append(f"  {n} comes from {_edge_text(edges[n])}{texts}")
+    return lines
+
+
+def _both_texts(old: Any, new: Any, store: Store, inputs: Mapping[str, InputValue]) -> str:
+    """``: 'before' → 'after'`` for an input that is text or a number whose earlier value is still stored."""
+    now = {v.stored.digest: v for v in inputs.values() if v.stored.codec == "json"}
+    before = store.small(old) if isinstance(old, str) else None
+    after = repr(now[new].load()) if new in now else store.small(new) if isinstance(new, str) else None
+    return f": {before} → {after}" if before is not None and after is not None else ""
 
 
 def _edge_text(edge: Ref | tuple[Ref, ...]) -> str:

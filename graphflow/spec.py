@@ -153,9 +153,9 @@ class _Reader:
             ref = self.ref(value, mark, f"output '{key}'")
             if ref is not None:
                 outputs[key] = ref
-        if not nodes:
+        if not data.get("nodes"):
             self.problem(mark_of(data, "nodes", self.top), "GF010", "has no nodes")
-        if not outputs:
+        if not data.get("outputs"):
             self.problem(mark_of(data, "outputs", self.top), "GF010", "has no outputs")
         models = data.get("models")
         models_mark = mark_of(data, "models", self.top)

@@ -195,6 +195,13 @@ class Store:
         """Whether all blobs of a value are there, by name and size."""
         return all(self._present(digest) for digest in stored.digests)
 
+    def small(self, digest: str) -> str | None:
+        """A short value as Python would write it, for messages; None when it is long, no JSON, or not here."""
+        row = self._blob(digest)
+        if row is None or row[3] is None or row[1] > 200:
+            return None
+        return repr(json.loads(row[3]))
+
     def _put_blob(self, digest: str, value: Any, codec_name: str) -> int:
         codec = CODECS[codec_name]
         row = self._blob(digest)

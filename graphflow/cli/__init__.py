@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -17,7 +19,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code. Errors that graphflow raises on purpose are printed without a traceback."""
-    import click
+    import typer
 
     from graphflow.cli.app import app
     from graphflow.errors import Cancelled, GraphflowError
@@ -25,25 +27,33 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        import typer
-
         command = typer.main.get_command(app)
         result = command.main(arguments, prog_name="graphflow", standalone_mode=False)
-        return int(result) if isinstance(result, int) else 0
+        # typer turns Ctrl-C, and an exit with a code, into a returned code
+        return _interrupted() if result == INTERRUPTED else int(result or 0)
     except GraphflowError as error:
         if debug:
             raise
         print(f"error: {error}" if error.exit_code != 3 else error, file=sys.stderr)
         return error.exit_code
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
+    except _wrong_use() as error:
+        error.show()  # type: ignore[attr-defined]
         return 2
-    except (KeyboardInterrupt, Cancelled, click.Abort):
-        print("interrupted; finished nodes are stored, the same command continues", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Cancelled, typer.Abort):
+        return _interrupted()
     except BrokenPipeError:
         # The reader (head, less) has gone; closing stdout quietly keeps Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _interrupted() -> int:
+    print("interrupted; finished nodes are stored, the same command continues", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _wrong_use() -> type[Exception]:
+    """The base of what typer raises for a wrong command line; newer versions carry a click of their own."""
+    import typer
+
+    return next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -13,7 +13,7 @@ import typer
 
 from graphflow.errors import InvalidError, UsageError, WouldRunError
 from graphflow.session import Session, open_session
-from graphflow.yamlfile import read_text
+from graphflow.yamlfile import read_text, scalar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +62,10 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
 
 
 def _yaml_value(text: str, name: str) -> Any:
-    """A value as it would stand in a graph file; an empty one is empty text."""
+    """A value as a graph file would have it: ``3``, ``true``, ``[1, 2]``, ``"3"``; everything else is text."""
     from graphflow.spec import plain
 
-    return plain(read_text(text, name)) if text.strip() else text
+    return plain(read_text(text, name)) if text.startswith(("[", "{", '"', "'")) else scalar(text)
 
 
 @app.command()

@@ -33,16 +33,15 @@ REFRESH = 10  # a second
 QUIET_SECONDS = 30.0  # between two lines of a long node where nothing can be redrawn
 
 
-def make_progress(quiet: bool = False, json: bool = False, stream: TextIO | None = None) -> Progress:
-    """The display that fits: none with ``--quiet`` or ``--json``, live on a terminal, else plain lines.
+def progress(quiet: bool, stream: TextIO | None = None) -> Progress:
+    """The display that fits: none when `quiet`, live bars on a terminal, else plain lines.
 
     Args:
-        quiet: ``--quiet``.
-        json: ``--json``; standard output belongs to the JSON then.
-        stream: where it is shown; standard error, so that it never mixes with results.
+        quiet: show nothing, for ``--quiet`` and ``--json``.
+        stream: where it is shown; standard error by default, so that it never mixes with results.
     """
     stream = sys.stderr if stream is None else stream
-    if quiet or json:
+    if quiet:
         return Progress()
     return RichProgress(stream) if stream.isatty() else PlainProgress(stream)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,16 +26,26 @@ if TYPE_CHECKING:
 STYLES = {"cached": "dim", "run": "green", "maybe": "yellow", "ran": "green", "failed": "bold red", "skipped": "dim"}
 
 
-def plan_table(plan: Plan, graph: Graph, console: Console) -> None:
+def output() -> Console:
+    """Standard output: as wide as the terminal, 100 columns on a pipe, where folded lines would only get in the way."""
+    import sys
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+
+
+def plan_table(plan: Plan, graph: Graph, console: Console | None = None) -> None:
     """What a run would do, a line a node, and the sums below."""
+    console = console or output()
     if graph.title:
         console.print(_text(graph.title, "bold"), soft_wrap=True)
-    table = _table("node", "kind", "status", "reason", ">size", ">time")
-    for node in plan.nodes.values():
-        table.add_row(
-            _text(node.name), _text(node.kind, "dim"), _text(node.status, STYLES[node.status]), _text(node.reason),
-            _text("" if node.bytes is None else units.size(node.bytes)), _text(_expected(node)),
-        )  # fmt: skip
+    nodes = list(plan.nodes.values())
+    sizes = any(n.bytes is not None for n in nodes)
+    times = any(_expected(n) for n in nodes)
+    table = _table("node", "kind", "status", "reason", *[">size"] * sizes, *[">time"] * times)
+    for node in nodes:
+        cells = [_text(node.name), _text(node.kind, "dim"), _text(node.status, STYLES[node.status]), _text(node.reason)]
+        cells += [_text("" if node.bytes is None else units.size(node.bytes))] * sizes
+        table.add_row(*cells, *[_text(_expected(node))] * times)
     console.print(table)
     console.print(_text(plan_summary(plan)), soft_wrap=True)
 
@@ -44,7 +55,7 @@ def _expected(node: PlannedNode) -> str:
 
 
 def plan_summary(plan: Plan) -> str:
-    """``9 cached, 3 to run, 2 maybe; 4.2 to 6.0 s, cached 38 s`` with what is known of the times."""
+    """``9 cached, 3 to run, 2 maybe; about 4.2 s by earlier runs, 38 s saved``, with what is known of the times."""
     nodes = list(plan.nodes.values())
     if nodes and all(n.status == "cached" for n in nodes):
         return f"everything is cached: {units.plural(len(nodes), 'node')}, nothing runs"
@@ -54,14 +65,15 @@ def plan_summary(plan: Plan) -> str:
     active = [n for n in nodes if n.status != "cached"]
     known = [n.seconds for n in active if n.seconds is not None]
     if known:
-        least = "" if len(known) == len(active) else "at least "
-        out += f"; about {least}{units.duration(sum(known))} by earlier runs"
+        about = "about" if len(known) == len(active) else "at least"
+        out += f"; {about} {units.duration(sum(known))} by earlier runs"
     saved = sum(n.seconds or 0.0 for n in nodes if n.status == "cached")
     return out + (f", {units.duration(saved)} saved" if saved >= 0.001 else "")
 
 
-def nodes_table(classes: Iterable[type[Node]], console: Console) -> None:
+def nodes_table(classes: Iterable[type[Node]], console: Console | None = None) -> None:
     """The catalogue: kinds by family with what goes in, what comes out, and a line of explanation."""
+    console = console or output()
     family = None
     for cls in sorted(classes, key=lambda c: c.kind):
         found = cls.kind.partition(".")[0]
@@ -69,7 +81,7 @@ def nodes_table(classes: Iterable[type[Node]], console: Console) -> None:
             console.print(_text(("" if family is None else "\n") + found, "bold"))
             family = found
         line = Text.assemble("  ", (cls.kind, "cyan"), "  ", (_signature(cls), "dim"))
-        console.print(line, soft_wrap=not console.is_terminal, overflow="fold")
+        console.print(line, soft_wrap=not console.is_terminal)
         if summary := cls.summary():
             console.print(_text(f"      {summary}"), soft_wrap=not console.is_terminal)
 
@@ -83,8 +95,9 @@ def _signature(cls: type[Node]) -> str:
     return f"{side(cls.inputs().values()) or 'nothing'} → {side(cls.outputs().values())}"
 
 
-def node_page(cls: type[Node], console: Console) -> None:
+def node_page(cls: type[Node], console: Console | None = None) -> None:
     """A kind's catalogue entry: docstring, ports, parameters, and what it says to the cache."""
+    console = console or output()
     console.print(Text.assemble((cls.kind, "bold cyan"), (f"  version {cls.version}", "dim")))
     console.print()
     console.print(_text(inspect.getdoc(cls) or "no description"))
@@ -96,14 +109,19 @@ def node_page(cls: type[Node], console: Console) -> None:
             console.print()
             console.print(table)
     if cls.model_fields:
-        table = _table("Parameters", "type", "default", "bounds", "", head="bold")
-        for name, info in cls.model_fields.items():
-            table.add_row(
-                _text(name), _text(_type_name(info.annotation), "cyan"), _text(_default(info)),
-                _text(_bounds(info), "dim"), _text(info.description or ""),
-            )  # fmt: skip
-        console.print()
-        console.print(table)
+        console.print(_text("\nParameters", "bold"))
+    for name, info in cls.model_fields.items():
+        bounds = _bounds(info)
+        console.print(
+            Text.assemble(
+                name,
+                "  ",
+                (_type_name(info.annotation), "cyan"),
+                _default(info),
+                (bounds and f"  {bounds}", "dim"),
+            )
+        )
+        console.print(Padding(_text(info.description or "", "dim"), (0, 0, 0, 4), expand=False))
     console.print()
     console.print(_text(f"Cache: {cache_words(cls)}", "dim"))
 
@@ -125,9 +143,9 @@ def _type_name(hint: Any) -> str:
 
 def _default(info: FieldInfo) -> str:
     if info.is_required():
-        return "required"
+        return ", required"
     default = info.get_default(call_default_factory=True, validated_data={})
-    return json.dumps(default, default=str, ensure_ascii=False)
+    return f" = {json.dumps(default, default=str, ensure_ascii=False)}"
 
 
 def _bounds(info: FieldInfo) -> str:
@@ -150,8 +168,9 @@ def cache_words(cls: type[Node]) -> str:
     return "; ".join(parts)
 
 
-def record_page(record: RunRecord, console: Console) -> None:
+def record_page(record: RunRecord, console: Console | None = None) -> None:
     """What ``graphflow show`` prints of a picture or a ``run.json``."""
+    console = console or output()
     console.print(_text(record.title or record.graph, "bold"))
     preset = record.preset if isinstance(record.preset, str) else "inline" if record.preset else "none"
     facts: list[tuple[str, str]] = [
@@ -193,8 +212,9 @@ def _parameters(node: NodeRecord) -> str:
     return ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in node.parameters.items())
 
 
-def listing(rows: Sequence[tuple[str, str]], console: Console) -> None:
+def listing(rows: Sequence[tuple[str, str]], console: Console | None = None) -> None:
     """Names and values in two columns, values wrapped under themselves."""
+    console = console or output()
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -203,16 +223,18 @@ def listing(rows: Sequence[tuple[str, str]], console: Console) -> None:
     console.print(table)
 
 
-def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
+def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: Console | None = None) -> None:
     """Any table of texts, such as the cache's listing; a column whose name begins with ``>`` is flush right."""
+    console = console or output()
     table = _table(*columns)
     for row in rows:
         table.add_row(*map(_text, row))
     console.print(table)
 
 
-def checks(findings: Iterable[tuple[bool, str, str]], console: Console) -> None:
+def checks(findings: Iterable[tuple[bool, str, str]], console: Console | None = None) -> None:
     """What ``doctor`` found: whether it is good, what was looked at, and what was found."""
+    console = console or output()
     for good, name, found in findings:
         mark = ("✓ ", "green") if good else ("✗ ", "bold red")
         console.print(Text.assemble(mark, units.printable(name), (f"  {units.printable(found)}", "dim")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,5 @@ def loader(
 
 def loaders() -> Mapping[str, Loader]:
     """All loaders: those of the standard library and those that packs have registered."""
-    import graphflow.nodes.loaders  # noqa: F401  registers the standard ones; imports no torch
-
+    importlib.import_module("graphflow.nodes.loaders")  # registers the standard ones; imports no torch
     return _LOADERS

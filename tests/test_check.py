@@ -1,0 +1,134 @@
+"""The static check: every mistake has a code, a place, both ends and a hint, and all come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from graphflow.check import check
+from graphflow.errors import InvalidError, UsageError
+from graphflow.graph import Graph
+from graphflow.spec import load_spec, parse_spec
+
+HEAD = "graphflow: 1\ninputs:\n  text: {type: Text}\n  picture: {type: Image}\n  n: {type: int}\nnodes:\n"
+TAIL = "\noutputs: {out: a.text}\n"
+GOOD = "  a: {uses: sample.shout, in: {text: inputs.text}}\n"
+
+
+def checked(nodes: str, tail: str = TAIL, **options: object) -> Graph:
+    return check(parse_spec(HEAD + nodes + tail, "g.yaml"), **options)  # type: ignore[arg-type]
+
+
+def problems(nodes: str, tail: str = TAIL) -> list[str]:
+    with pytest.raises(InvalidError) as caught:
+        checked(nodes, tail)
+    return [str(d) for d in caught.value.diagnostics]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "code", "place", "says"),
+    [
+        ("  a: {uses: sample.shot, in: {text: inputs.text}}", "GF101", "7:13", "did you mean sample.shout?"),
+        ("  a: {uses: sample.shout, in: {txt: inputs.text}}", "GF104", "7:32", "did you mean text?"),
+        ("  a: {uses: sample.shout, in: {text: inputs.text}, with: {marc: x}}", "GF107", "7:65", "did you mean mark?"),
+        ("  a: {uses: sample.shout, in: {text: inputs.texts}}", "GF113", "7:38", "did you mean inputs.text?"),
+        ("  a: {uses: sample.shout, in: {text: b.text}}", "GF102", "7:38", "does not exist"),
+        ("  a: {uses: sample.shout, in: {text: inputs.picture}}", "GF105", "7:38", "but inputs.picture is Image"),
+        ("  a: {uses: sample.shout}", "GF106", "7:3", "'a.text' (Text) is not connected"),
+        ("  a: {uses: sample.shout, in: {text: hello}}", "GF014", "7:38", "fed by node.port"),
+        ("  a: {uses: sample.shout, in: {text: inputs.text}, with: {mark: 3}}", "GF108", "7:65", "found 3"),
+        ("  a: {uses: sample.shout, in: {text: inputs.text}, with: {mark: inputs.n}}", "GF109", "7:65", "not an edge"),
+        ("  a: {uses: sample.shout, in: {text: inputs.text, mark: inputs.text}, with: {mark: x}}", "GF111", "", "both"),
+        ("  a: {uses: sample.shout, in: {text: a.text}}", "GF110", "7:3", "a → a"),
+        ("  a: {uses: sample.shout, inn: {text: inputs.text}}", "GF015", "7:27", "did you mean in?"),
+        ("  a: 3", "GF010", "7:3", "is a mapping"),
+        ("  inputs: {uses: sample.shout}", "GF012", "7:3", "reserved"),
+    ],
+)  # fmt: skip
+def test_each_mistake_has_code_place_and_hint(nodes: str, code: str, place: str, says: str) -> None:
+    found = [p for p in problems(nodes) if code in p]
+    assert f"g.yaml:{place}" in found[0]
+    assert says in found[0]
+
+
+def test_wrong_output_port_lists_what_there_is() -> None:
+    nodes = GOOD + "  b: {uses: sample.count, in: {text: a.txt}}"
+    assert problems(nodes) == [
+        "g.yaml:8:38: GF103 node 'a' has no output 'txt'; it has: text: Text\n  hint: did you mean a.text?"
+    ]
+
+
+def test_a_list_port_says_how_to_write_a_list() -> None:
+    nodes = GOOD + "  b: {uses: sample.join, in: {texts: a.text}}"
+    assert "write a list: texts: [a.text]" in problems(nodes)[0]
+    graph = checked(GOOD + "  b: {uses: sample.join, in: {texts: [a.text, inputs.text]}}")
+    assert [str(r) for r in graph.nodes["b"].refs] == ["a.text", "inputs.text"]
+
+
+def test_all_mistakes_come_at_once_in_file_order() -> None:
+    nodes = "  a: {uses: sample.shot}\n  b: {uses: sample.count, in: {txt: c.x}}\n"
+    nodes += "  c: {uses: sample.join, with: {separator: 1}}"
+    codes = [p.split(": ")[1].split()[0] for p in problems(nodes)]
+    assert codes == ["GF101", "GF106", "GF104", "GF106", "GF108"]
+
+
+def test_a_circle_is_named_in_full() -> None:
+    nodes = "  a: {uses: sample.shout, in: {text: b.text}}\n  b: {uses: sample.shout, in: {text: a.text}}"
+    assert "in a circle: " in problems(nodes)[0]
+
+
+def test_a_parameter_can_be_fed_by_an_edge() -> None:
+    nodes = GOOD + "  b: {uses: sample.repeat, in: {text: a.text, times: inputs.n}}"
+    assert str(checked(nodes).nodes["b"].edges["times"]) == "inputs.n"
+    wrong = GOOD + "  b: {uses: sample.repeat, in: {text: a.text, times: inputs.text}}"
+    assert "'b.times' takes int?, but inputs.text is Text" in problems(wrong)[0]
+
+
+def test_an_unused_node_is_a_warning() -> None:
+    graph = checked(GOOD + "  b: {uses: sample.count, in: {text: a.text}}")
+    assert [w.code for w in graph.warnings] == ["GF150"]
+    assert graph.demanded() == ["a"]
+
+
+def test_set_replaces_a_constant_or_an_edge() -> None:
+    nodes = GOOD + "  b: {uses: sample.repeat, in: {text: a.text, times: inputs.n}}"
+    graph = checked(nodes, settings={"b.times": 7, "a.mark": "?"})
+    assert graph.nodes["b"].parameters["times"] == 7
+    assert "times" not in graph.nodes["b"].edges
+    assert graph.nodes["a"].parameters["mark"] == "?"
+    with pytest.raises(UsageError, match="did you mean a?"):
+        checked(nodes, settings={"aa.mark": 1})
+    with pytest.raises(InvalidError, match="--set b.times"):
+        checked(nodes, settings={"b.times": "many"})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- 1", "a graph is a mapping, found a list"),
+        ("nodes: {}", "has no format version"),
+        ("graphflow: 2\nnodes: {}\noutputs: {}", "format version 2 is unknown"),
+        ("graphflow: 1", "has no nodes"),
+        ("graphflow: 1\nnoodles: {}", "did you mean nodes?"),
+        ("graphflow: 1\ninputs: {x: {type: Imag}}", "did you mean Image?"),
+        ("graphflow: 1\nnodes: {a b: {uses: x}}", "is no name"),
+    ],
+)
+def test_structure(text: str, says: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        parse_spec(text, "g.yaml")
+    assert says in str(caught.value)
+
+
+def test_an_unknown_preset_or_role_names_the_nearest() -> None:
+    with pytest.raises(InvalidError, match=r"GF120 there is no preset 'pokcet'\n  hint: did you mean pocket\?"):
+        checked(GOOD, models="pokcet")
+
+
+def test_the_file_is_read_with_its_folder(graph_file: Callable[[str], Path]) -> None:
+    path = graph_file(HEAD + GOOD + TAIL)
+    spec = load_spec(path)
+    assert spec.folder == path.parent
+    assert spec.name == "graph"

@@ -1,0 +1,185 @@
+"""Inputs as people have them: every kind of picture, and clear refusals."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from graphflow import pictures
+from graphflow.errors import InvalidError, MissingError, UsageError
+from graphflow.inputs import bind
+from graphflow.pictures import read_image, to_rgb
+from graphflow.spec import GraphSpec, parse_spec
+from graphflow.store import Store
+
+NODES = "nodes: {a: {uses: sample.shout, in: {text: inputs.text}}}\noutputs: {x: a.text}"
+
+
+def spec(inputs: str, folder: Path | None = None) -> GraphSpec:
+    return parse_spec(f"graphflow: 1\ninputs:\n{inputs}\n{NODES}", "g.yaml", folder)
+
+
+def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
+    image = PIL.Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (255, 0, 0, 0))
+    image.save(tmp_path / "a.png")
+    assert [read_image(tmp_path / "a.png").getpixel((i, 0)) for i in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_palette_transparency_and_grey_with_alpha(tmp_path: Path) -> None:
+    palette = PIL.Image.new("P", (1, 1), 0)
+    palette.putpalette([10, 20, 30] + [0] * 765)
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert read_image(tmp_path / "p.png").getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(PIL.Image.new("LA", (1, 1), (0, 128))).getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    image = PIL.Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "r.jpg", exif=exif)
+    assert read_image(tmp_path / "r.jpg").size == (2, 4)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    levels = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    PIL.Image.fromarray(levels).save(tmp_path / "g.png")
+    image = read_image(tmp_path / "g.png")
+    assert [image.getpixel((i, 0))[0] for i in range(3)] == [0, 100, 255]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "RGBX"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    assert to_rgb(PIL.Image.new(mode, (3, 2))).mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 2), (2, 5000)])
+def test_odd_shapes_are_pictures_too(tmp_path: Path, size: tuple[int, int]) -> None:
+    PIL.Image.new("RGB", size).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").size == size
+
+
+def _huge_png(path: Path) -> None:
+    """A header that promises 60,000 × 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+def test_unusable_files_say_why(tmp_path: Path, store: Store) -> None:
+    whole = tmp_path / "whole.jpg"
+    PIL.Image.effect_noise((64, 64), 80).convert("RGB").save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:400])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    _huge_png(tmp_path / "huge.png")
+    declared = spec("  text: {type: Text, default: x}\n  image: {type: Image}")
+    cases = {
+        "cut.jpg": "truncated picture",
+        "empty.png": "is empty (0 bytes)",
+        "text.png": "is no picture",
+        "huge.png": "too many pixels",
+        ".": "is a folder",
+    }
+    for name, says in cases.items():
+        with pytest.raises(InvalidError) as caught:
+            bind(declared, {"image": tmp_path / name}, store)
+        assert says in str(caught.value), name
+        assert "GF130" in str(caught.value)
+    with pytest.raises(MissingError, match=r"none.png does not exist"):
+        bind(declared, {"image": tmp_path / "none.png"}, store)
+
+
+def test_a_picture_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="4 × 4 pixels; at most 10"):
+        read_image(tmp_path / "a.png")
+
+
+def test_the_digest_is_of_the_pixels_not_of_the_file(tmp_path: Path, store: Store) -> None:
+    image = PIL.Image.effect_noise((8, 8), 80).convert("RGB")
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "b.bmp")
+    declared = spec("  text: {type: Text, default: x}\n  image: {type: Image}")
+    digests = {bind(declared, {"image": tmp_path / n}, store)["image"].stored.digest for n in ("a.png", "b.bmp")}
+    assert len(digests) == 1
+
+
+def test_an_overwritten_picture_is_seen(tmp_path: Path, store: Store) -> None:
+    declared = spec("  text: {type: Text, default: x}\n  image: {type: Image}")
+    digests = []
+    for colour in ("red", "blue"):
+        PIL.Image.new("RGB", (4, 4), colour).save(tmp_path / "a.png")
+        digests.append(bind(declared, {"image": tmp_path / "a.png"}, store)["image"].stored.digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("int", "3", 3), ("float", "2", 2.0), ("float", "1e-4", 1e-4), ("bool", "true", True), ("Text", "12", "12"),
+        ("list[Text]", "[a, b]", ["a", "b"]), ("list[int]", "[1, 2]", [1, 2]), ("Text", "", ""),
+    ],
+)  # fmt: skip
+def test_plain_values_are_read_by_type(store: Store, kind: str, given: str, expected: object) -> None:
+    bound = bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}"), {"v": given}, store)
+    assert bound["v"].load() == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "says"),
+    [
+        ("int", "3.5", "expected int"), ("int", "true", "expected int"), ("bool", "1", "expected bool"),
+        ("float", "x", "expected float"), ("list[int]", "3", "expected a list"),
+        ("Latents", "3", "make it with a node"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused(store: Store, kind: str, given: str, says: str) -> None:
+    with pytest.raises(InvalidError, match=says):
+        bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}"), {"v": given}, store)
+
+
+def test_all_problems_of_the_inputs_come_at_once(store: Store) -> None:
+    declared = spec("  text: {type: Text, nonempty: true}\n  n: {type: int}\n  m: {type: int, default: x}")
+    with pytest.raises(InvalidError) as caught:
+        bind(declared, {"text": "  "}, store)
+    text = str(caught.value)
+    assert "input 'text' (Text) is empty" in text
+    assert "input 'n' (int) is not given" in text
+    assert "input 'm' (int) is 'x', expected int" in text
+    with pytest.raises(UsageError, match="did you mean text"):
+        bind(declared, {"txt": "x"}, store)
+
+
+def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store) -> None:
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    declared = spec("  text: {type: Text, default: x}\n  image: {type: Image, default: ../secret.png}", folder)
+    with pytest.raises(InvalidError, match="outside the graph's folder"):
+        bind(declared, {}, store)
+    with pytest.raises(InvalidError, match="which a picture's graph can't open"):
+        bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}"), {}, store)
+
+
+def test_folders_and_globs_become_lists(tmp_path: Path, store: Store) -> None:
+    for name in ("b.png", "a.png", "notes.txt"):
+        PIL.Image.new("RGB", (1, 1), "red" if name == "a.png" else "blue").save(tmp_path / name, format="PNG")
+    declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
+    for given in (tmp_path, f"{tmp_path}/*.png"):
+        images = bind(declared, {"images": str(given)}, store)["images"].load()
+        assert [i.getpixel((0, 0)) for i in images] == [(255, 0, 0), (0, 0, 255)]
+    with pytest.raises(MissingError):
+        bind(declared, {"images": f"{tmp_path}/*.jpg"}, store)

@@ -1,0 +1,239 @@
+"""Plans and runs: what the plan says is what the run does, and nothing that is finished is computed again."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphflow.check import check
+from graphflow.errors import ContractError, InvalidError, NodeError
+from graphflow.events import Event, Logged, NodeFinished, NodeProgress, RunFinished
+from graphflow.inputs import bind
+from graphflow.node import Context, Node, Ports
+from graphflow.plan import Plan, explain, make_plan
+from graphflow.ports import Text
+from graphflow.run import Run, Runner
+from graphflow.spec import parse_spec
+from graphflow.store import Store
+
+GRAPH = """
+graphflow: 1
+inputs:
+  text: {type: Text, default: hello}
+  n: {type: int, default: 3}
+nodes:
+  shout: {uses: sample.shout, in: {text: inputs.text}}
+  rep: {uses: sample.repeat, in: {text: shout.text, times: inputs.n}}
+  join: {uses: sample.join, in: {texts: rep.texts}, with: {separator: "-"}}
+  count: {uses: sample.count, in: {text: join.text}}
+outputs: {text: join.text, length: count.length}
+"""
+
+
+class Harness:
+    def __init__(self, store: Store, text: str = GRAPH) -> None:
+        self.store, self.text = store, text
+        self.events: list[Event] = []
+
+    def _parts(self, given: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, Any]:
+        graph = check(parse_spec(self.text, "g.yaml"), settings=settings)
+        return graph, bind(graph.spec, given, self.store)
+
+    def plan(self, settings: dict[str, Any] | None = None, **given: Any) -> Plan:
+        return make_plan(*self._parts(given, settings or {}), self.store)
+
+    def why(self, node: str, settings: dict[str, Any] | None = None, **given: Any) -> str:
+        return "\n".join(explain(*self._parts(given, settings or {}), self.store, "cpu float32", node))
+
+    def run(self, settings: dict[str, Any] | None = None, **given: Any) -> Run:
+        samples.RUNS.clear()
+        self.events.clear()
+        return Runner(*self._parts(given, settings or {}), self.store, emit=self.events.append).run()
+
+
+@pytest.fixture
+def harness(store: Store) -> Harness:
+    return Harness(store)
+
+
+def statuses(plan: Plan) -> list[str]:
+    return [n.status for n in plan.nodes.values()]
+
+
+def test_a_second_run_computes_nothing(harness: Harness, tmp_path: Path) -> None:
+    assert harness.run()["text"] == "HELLO!-HELLO!-HELLO!"
+    assert sum(samples.RUNS.values()) == 4
+    harness.store = Store(tmp_path / "store")  # another process sees the same store
+    done = harness.run()
+    assert (done["text"], done["length"]) == ("HELLO!-HELLO!-HELLO!", 20)
+    assert not samples.RUNS
+    assert {n.status for n in done.record.nodes.values()} == {"cached"}
+
+
+def test_early_cut_off_stops_where_bytes_agree(harness: Harness) -> None:
+    harness.run()
+    harness.run(text="HELLO")  # another input, the same capitals
+    assert dict(samples.RUNS) == {"shout": 1}
+
+
+def test_only_what_depends_on_the_change_runs(harness: Harness) -> None:
+    harness.run()
+    harness.run(settings={"join.separator": "+"})
+    assert dict(samples.RUNS) == {"join": 1, "count": 1}
+
+
+def test_plan_gives_status_and_reason(harness: Harness) -> None:
+    assert statuses(harness.plan()) == ["run", "maybe", "maybe", "maybe"]
+    assert harness.plan().nodes["shout"].reason == "no earlier result"
+    harness.run()
+    assert statuses(harness.plan()) == ["cached"] * 4
+    plan = harness.plan(n=4)
+    assert statuses(plan) == ["cached", "run", "maybe", "maybe"]
+    assert plan.nodes["rep"].reason == "parameter times 3 → 4 changed"
+    assert plan.nodes["rep"].seconds is not None
+
+
+def test_why_names_the_parameter_and_its_source(harness: Harness) -> None:
+    harness.run()
+    found = harness.why("count", n=5)
+    assert "rep runs: parameter times 3 → 5 changed" in found
+    assert "times comes from inputs.n" in found
+    assert harness.why("shout").startswith("shout is cached")
+
+
+def test_why_shows_both_texts_of_a_changed_input(harness: Harness) -> None:
+    harness.run()
+    assert "text comes from inputs.text: 'hello' → 'good day'" in harness.why("shout", text="good day")
+
+
+def test_a_failure_keeps_what_is_finished_and_names_the_node(store: Store) -> None:
+    failing = Harness(store, GRAPH.replace("sample.count", "sample.fail").replace("count.length", "count.text"))
+    with pytest.raises(NodeError, match=r"node 'count' \(sample.fail\) failed: RuntimeError: boom"):
+        failing.run()
+    assert isinstance(failing.events[-1], RunFinished)
+    assert failing.events[-1].status == "failed"
+    Harness(store).run()
+    assert dict(samples.RUNS) == {"count": 1}
+
+
+def test_an_interrupt_keeps_what_is_finished(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(store)
+
+    def interrupted(self: samples.Join, x: Any, ctx: Context) -> Any:
+        for _ in ctx.steps(range(10)):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(samples.Join, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            harness.run()
+        assert harness.events[-1].status == "cancelled"  # type: ignore[attr-defined]
+    harness.run()
+    assert dict(samples.RUNS) == {"join": 1, "count": 1}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_value_is_computed_again_never_served(store: Store, damage: str) -> None:
+    text = GRAPH.replace("default: hello", f"default: {'long ' * 20000}")  # too long for the index: a file
+    harness = Harness(store, text)
+    expected = harness.run()["text"]
+    files = [p for p in (store.folder / "blobs").rglob("*") if p.is_file()]
+    assert files
+    for path in files:
+        if damage == "remove":
+            path.unlink()
+        else:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data if damage == "flip" else data[:-1])
+    done = harness.run()
+    assert done["text"] == expected
+    assert any(isinstance(e, Logged) and "again" in e.message for e in harness.events) or damage != "flip"
+    list(store.verify())  # drops damaged values that no node has asked for
+    harness.run()
+    assert not samples.RUNS
+    assert list(store.verify()) == []
+
+
+def test_a_full_disk_costs_the_cache_not_the_run(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.text = GRAPH.replace("default: hello", f"default: {'long ' * 20000}")
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphflow.store.os.fsync", full)
+        done = harness.run()
+        assert done["text"].startswith("LONG")
+    warnings = [e.message for e in harness.events if isinstance(e, Logged)]
+    assert len(warnings) == 1
+    assert "the disk is full" in warnings[0]
+    assert list(harness.store.verify()) == []
+    assert not list((harness.store.folder / "tmp").iterdir())
+    assert harness.run()["text"] == done["text"]
+
+
+def test_progress_counts_every_step(harness: Harness) -> None:
+    harness.run(n=5)
+    steps = [(e.step, e.total) for e in harness.events if isinstance(e, NodeProgress)]
+    assert steps == [(i, 5) for i in range(6)]
+    finished = [e.node for e in harness.events if isinstance(e, NodeFinished)]
+    assert finished == ["shout", "rep", "join", "count"]
+
+
+def test_a_node_must_return_what_its_ports_promise(store: Store) -> None:
+    class Liar(Node, kind="sample.liar"):
+        """Returns a number where text is promised."""
+
+        class In(Ports):
+            text: Text
+
+        class Out(Ports):
+            text: Text
+
+        def run(self, x: Any, ctx: Context) -> Any:
+            return self.Out(text={1, 2})
+
+    with pytest.raises(ContractError, match=r"output 'text' \(Text\): it is not JSON"):
+        Harness(store, GRAPH.replace("sample.shout", "sample.liar")).run()
+
+
+def test_an_edge_can_not_smuggle_a_wrong_value_into_a_parameter(harness: Harness) -> None:
+    with pytest.raises(InvalidError, match=r"'rep.times': input should be less than or equal to 100, found 500"):
+        harness.plan(n=500)
+
+
+CHANGES = st.lists(
+    st.sampled_from(
+        [
+            ({}, {}), ({"text": "HELLO"}, {}), ({"text": "bye"}, {}), ({"n": 2}, {}), ({"n": 0}, {}),
+            ({}, {"join.separator": "+"}), ({}, {"shout.mark": "?"}), ({"text": "bye", "n": 2}, {"shout.mark": "?"}),
+        ]
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CHANGES)
+def test_what_the_plan_says_is_what_the_run_does(tmp_path_factory: pytest.TempPathFactory, changes: list[Any]) -> None:
+    harness = Harness(Store(tmp_path_factory.mktemp("store")))
+    for given_inputs, overrides in changes:
+        plan = harness.plan(overrides, **given_inputs)
+        record = harness.run(overrides, **given_inputs).record
+        for name, planned in plan.nodes.items():
+            how = record.nodes[name].status
+            assert (planned.status, how) in {
+                ("cached", "cached"),
+                ("run", "ran"),
+                ("maybe", "ran"),
+                ("maybe", "cached"),
+            }
+            if planned.key is not None:
+                assert planned.key == record.nodes[name].key
