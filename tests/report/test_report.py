@@ -219,7 +219,7 @@ def test_the_rerun_command_survives_a_shell() -> None:
     found = record(
         graph="my graph.yaml",
         inputs={
-            "t": InputRecord(type="Text", value="it's \"so\" $HOME `x`"),
+            "t": InputRecord(type="Text", value='it\'s "so" $HOME `x`'),
             "n": InputRecord(type="int", value=3),
             "photo": InputRecord(type="Image", digest="d", source="a b.png"),
         },
