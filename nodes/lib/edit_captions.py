@@ -66,9 +66,9 @@ class EditCaptions:
         return EditCaptions(self.before[:wanted], self.after[:wanted])
 
     def pooled(self, more: EditCaptions) -> EditCaptions:
-        """These captions and `more`, each once."""
-        before = distinct(self.before + more.before)
-        return EditCaptions(before, distinct(self.after + more.after, but=before))
+        """These captions and `more`, each once; one that is on both sides, in different answers, counts as after."""
+        after = distinct(self.after + more.after)
+        return EditCaptions(distinct(self.before + more.before, but=after), after)
 
 
 def write_captions(llm: LLM, request: Request, attempts: Iterable[int]) -> EditCaptions:
@@ -100,12 +100,14 @@ def write_captions(llm: LLM, request: Request, attempts: Iterable[int]) -> EditC
         accepted = pool if pairs else got
         if accepted.enough(request.num_captions):
             return accepted.first(request.num_captions)
+        if request.temperature == 0:
+            break  # the next answer would be the same
     if not pool.after:
         raise ValueError(
             f"the language model gave no caption that tells what '{instruction}' makes of '{caption}'; "
             f"its last answer was {answer.strip()[:200]!r}"
         )
-    return pool.first(request.num_captions)
+    return EditCaptions(pool.before or [caption], pool.after).first(request.num_captions)
 
 
 def _ask_for_lists(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptions, str]:
@@ -133,7 +135,7 @@ def _ask_for_pairs(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptio
     )
     found = [pair for answer in answers if (pair := parse_pair(answer))]
     before = distinct(b for b, _ in found)
-    return EditCaptions(before, distinct((a for _, a in found), but=before)), answers[-1]
+    return EditCaptions(before, distinct((a for _, a in found), but=[request.caption, *before])), answers[-1]
 
 
 def number(n: int) -> str:
@@ -181,9 +183,9 @@ def parse_lists(text: str, caption: str) -> EditCaptions:
     Only lines that begin with ``Caption`` count. What follows the first pair of lists, such as an invented next
     transformation, is ignored. An answer without the second heading has no captions after the edit.
     """
-    before_heading, after_heading = _BEFORE.search(text), _AFTER.search(text)
-    if before_heading and (after_heading is None or before_heading.start() < after_heading.start()):
-        text = text[before_heading.end() :]
+    heading = _BEFORE.search(text)
+    if heading and not _AFTER.search(text[: heading.start()]) and not _LINE.search(text[: heading.start()]):
+        text = text[heading.end() :]
     before, after, *_ = [*_AFTER.split(_NEXT.split(text, maxsplit=1)[0]), ""]
     kept = distinct([caption, *_LINE.findall(before)])
     return EditCaptions(kept, distinct(_LINE.findall(after), but=kept))
