@@ -238,8 +238,9 @@ class RichProgress(Progress):
     def on_RunFinished(self, event: RunFinished) -> None:
         self._flush_cached()
         style = "green" if event.status == "done" else "bold red"
-        self._print("●", style, self.summary(event))
+        text = self.summary(event)
         self.planned = {}  # the live line goes away
+        self._print("●", style, text)
 
     def _remove(self, node: str) -> None:
         task = self._tasks.pop(node, None)

@@ -13,6 +13,7 @@ from graphflow.record import InputRecord, ModelRecord, NodeRecord, RunRecord, Va
 from graphflow.report.chart import Chart, chart
 from graphflow.report.pictures import Picture, picture
 from graphflow.report.values import Load, View, number, view
+from graphflow.spec import shipped_graphs
 
 HERO = 1024  # pixels of the longer side of the pictures on top
 
@@ -70,7 +71,7 @@ class Page:
     times: list[tuple[str, str]]
     chart: Chart
     models: list[tuple[str, ModelRecord]]
-    rerun: str
+    rerun: list[str]
     again: str
 
 
@@ -214,15 +215,23 @@ def _bars(record: RunRecord) -> list[Bar]:
     return bars
 
 
-def rerun_command(record: RunRecord) -> str:
-    """The command line that does the run again, quoted for a POSIX shell."""
-    words = ["graphflow", "run", record.graph]
+def rerun_command(record: RunRecord) -> list[str]:
+    """The command line that does the run again, quoted for a POSIX shell, in pieces that should not be torn apart."""
+    parts = [["graphflow", "run", _graph_argument(record)]]
     if isinstance(record.preset, str) and not re.search(rf"(?m)^models:\s*{re.escape(record.preset)}\b", record.text):
-        words += ["--models", record.preset]
+        parts.append(["--models", record.preset])
     for name, given in record.inputs.items():
         value = given.source if given.value is None else given.value
         if value is not None:
-            words += ["-i", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+            parts.append(["-i", f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
     for name, value in record.overrides.items():
-        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    return units.printable(shlex.join(words))
+        parts.append(["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
+    return [units.printable(shlex.join(words)) for words in parts]
+
+
+def _graph_argument(record: RunRecord) -> str:
+    """The shipped graph's name when the run was made with just that file, else the user's own file."""
+    for name, path in shipped_graphs().items():
+        if path.stem == record.graph and path.read_text(encoding="utf-8-sig") == record.text:
+            return name
+    return f"{record.graph}.yaml"

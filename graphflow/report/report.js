@@ -7,7 +7,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     const code = button.previousElementSibling;
     try {
-      await navigator.clipboard.writeText(code.textContent);
+      await navigator.clipboard.writeText(code.textContent.trim());
       button.textContent = "copied";
     } catch {
       getSelection().selectAllChildren(code); // a page opened from disk may not write to the clipboard

@@ -26,6 +26,7 @@ from graphflow.report.chart import MAX_NODES, chart
 from graphflow.report.page import build, rerun_command
 from graphflow.report.pictures import false_colour, latents_picture
 from graphflow.report.values import MAX_PICTURES, draw
+from graphflow.spec import shipped_graphs
 
 ATTACK = "</style></script><script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"alert(2)"
 
@@ -146,7 +147,7 @@ def test_every_value_is_shown() -> None:
         "turn the cat into a dog", "seed 0", "a cat", "a dog", "clip text 0.3123", "shape 1 × 4 × 6 × 8",
         "dtype float32", "shape 3 × 1 × 4 × 6 × 8", "clean", "t = 501", "shape 1 × 5 × 3", "name score extra",
         "two true", "cached, saved 2.00 s", "num_inference_steps 50", "some/repo@0123abc/vae", "← encode.latents",
-        "graphflow run edit -i image=cat.png", "0123456789abcdef", "no earlier result", "graphflow run image.png",
+        "graphflow run edit.yaml -i image=cat.png", "0123456789abcdef", "no earlier result", "graphflow run image.png",
     ):  # fmt: skip
         assert expected in html, expected
 
@@ -217,7 +218,7 @@ def test_a_run_without_pictures_and_an_empty_run_have_a_page(tmp_path: Path) -> 
 
 def test_the_rerun_command_survives_a_shell() -> None:
     found = record(
-        graph="my graph.yaml",
+        graph="my graph",
         inputs={
             "t": InputRecord(type="Text", value='it\'s "so" $HOME `x`'),
             "n": InputRecord(type="int", value=3),
@@ -227,7 +228,7 @@ def test_the_rerun_command_survives_a_shell() -> None:
         preset="sd15",
     )
     printed = subprocess.run(
-        ["sh", "-c", "printf '%s\\n' " + rerun_command(found)], capture_output=True, text=True, check=True
+        ["sh", "-c", "printf '%s\\n' " + " ".join(rerun_command(found))], capture_output=True, text=True, check=True
     )
     assert printed.stdout.splitlines() == [
         "graphflow", "run", "my graph.yaml", "--models", "sd15", "-i", "t=it's \"so\" $HOME `x`", "-i", "n=3",
@@ -235,8 +236,15 @@ def test_the_rerun_command_survives_a_shell() -> None:
     ]  # fmt: skip
 
 
+def test_a_shipped_graph_is_named_only_when_it_is_that_graph() -> None:
+    name, path = next(iter(shipped_graphs().items()))
+    text = path.read_text(encoding="utf-8")
+    assert rerun_command(record(graph=path.stem, text=text))[0] == f"graphflow run {name}"
+    assert rerun_command(record(graph=path.stem, text=text + "# changed"))[0] == f"graphflow run {path.name}"
+
+
 def test_the_graphs_own_preset_is_not_repeated() -> None:
-    assert "--models" not in rerun_command(record())
+    assert rerun_command(record())[1] == "-i image=cat.png"
 
 
 def test_the_chart_places_every_box_once_and_edges_run_forward() -> None:
