@@ -133,12 +133,13 @@ def _before(record: RunRecord, name: str, given: InputRecord, after: Any, load: 
 
 
 def _load_image(value: ValueRecord, load: Load) -> Any:
-    from graphflow.errors import GraphflowError
+    from PIL.Image import Image
 
     try:
-        return load(value)
-    except (GraphflowError, OSError):
+        found = load(value)
+    except Exception:  # it is shown among the values, with the reason
         return None
+    return found if isinstance(found, Image) else None
 
 
 def _value_text(value: Any) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphflow import units
-from graphflow.errors import GraphflowError
 from graphflow.record import ValueRecord
 from graphflow.report.pictures import Picture, array_of, latents_picture, picture
 
@@ -48,12 +47,11 @@ def view(port: str, value: ValueRecord, load: Load) -> View:
         return View(port, value.type, "facts", facts=[("size", units.size(value.bytes)), ("digest", value.digest[:12])])
     try:
         found = load(value)
-    except (GraphflowError, OSError) as error:
-        return View(port, value.type, "lost", text=str(error))
-    if found is None:
-        optional = value.type.endswith("?")
-        return View(port, value.type, "lost", text="none" if optional else "no longer in the store")
-    return draw(port, value.type, found)
+        if found is not None:
+            return draw(port, value.type, found)
+    except Exception as error:  # a value that can't be read or drawn says so; the page tells of the others
+        return View(port, value.type, "lost", text=units.printable(f"can't be shown: {error}"))
+    return View(port, value.type, "lost", text="none" if value.type.endswith("?") else "no longer in the store")
 
 
 def draw(port: str, type_name: str, value: Any) -> View:

@@ -208,6 +208,12 @@ def test_values_that_are_gone_do_not_stop_the_page() -> None:
     assert "the stored value is damaged" in html
 
 
+def test_values_of_an_unexpected_shape_do_not_stop_the_page() -> None:
+    html = render(record(), lambda found: 7)
+    assert "can&#39;t be shown: " in html
+    assert html.rstrip().endswith("</html>")
+
+
 def test_a_run_without_pictures_and_an_empty_run_have_a_page(tmp_path: Path) -> None:
     bare = RunRecord(graphflow="0", graph="g", title="", text="", inputs={}, status="cancelled")
     write_report(bare, load, tmp_path / "report.html")
