@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphflow.version import __version__
+
 if TYPE_CHECKING:
     from graphflow.session import Session
 
-__version__ = "0.1.0"
+
+__all__ = ["__version__", "load"]
 
 
 def load(graph: str, **options: Any) -> Session:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from graphflow.codecs import CODECS
 from graphflow.errors import (
     Cancelled,
     ContractError,
-    DamagedBlobError,
     GraphflowError,
     NodeError,
     StoreError,
@@ -36,12 +35,15 @@ from graphflow.events import (
 from graphflow.graph import Edge, Graph
 from graphflow.inputs import InputValue
 from graphflow.models.files import require
+from graphflow.models.preset import preset_data
 from graphflow.node import Context, Ports
 from graphflow.plan import Placed, Placer, Plan, make_plan
-from graphflow.ports import CONVERSIONS, Port, PortType
+from graphflow.ports import Port, PortType
 from graphflow.record import ModelRecord, NodeRecord, RunRecord, ValueRecord
 from graphflow.spec import Ref
 from graphflow.store import Result, Store, Stored
+from graphflow.values import LostValueError, Values
+from graphflow.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +99,12 @@ class RunContext(Context):
 
 
 class Runner:
-    """Executes one plan. `cancelled` may be set from another thread; the run stops between two steps."""
+    """Executes one plan. `cancelled` may be set from another thread; the run stops between two steps.
+
+    Whatever happens to the run, `record` describes it so far.
+    """
+
+    record: RunRecord
 
     def __init__(
         self,
@@ -116,10 +123,7 @@ class Runner:
         self.cancelled = threading.Event()
         self.numerics = f"{device.partition(':')[0]} {dtype}"
         self._placer = Placer(graph, inputs, store, self.numerics)
-        self._digests = self._placer.known()
-        self._values: dict[tuple[str, str], Any] = {}
-        self._unstored: set[tuple[str, str]] = set()
-        self._consumers: dict[tuple[str, str], int] = {}
+        self._values = Values(graph, inputs, store)
         self._pool: ModelPool | None = None
         self._store_warned = False
         self._began = 0.0
@@ -136,8 +140,6 @@ class Runner:
             MissingError: a model that a node needs is not on this machine; nothing has run.
             NodeError: a node failed; what finished before is stored.
             KeyboardInterrupt, Cancelled: the run was stopped; what finished before is stored.
-
-        Whatever happens, `record` describes the run so far.
         """
         self._began = time.perf_counter()
         self.record = self._new_record()
@@ -145,15 +147,15 @@ class Runner:
         active = [n for n, p in plan.nodes.items() if p.status != "cached"]
         require(self.graph.used_models(active), self.graph.preset.name if self.graph.preset else "")
         self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
-        self._count_consumers(plan)
+        self._values.expect(active)
         self._store_inputs()
-        status = "failed"
+        status: Literal["done", "failed", "cancelled"] = "failed"
         scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.store.folder / "tmp"))
         try:
-            for name in plan.nodes:
-                self._settle(name, plan.nodes[name].reason, scratch)
+            for name, entry in plan.nodes.items():
+                self._settle([name], entry.reason, scratch)
             for ref in self.graph.outputs.values():
-                self._secure(ref, scratch)
+                self._hold(ref, scratch)
             status = "done"
         except (KeyboardInterrupt, Cancelled):
             status = "cancelled"
@@ -165,17 +167,11 @@ class Runner:
 
     def output(self, name: str) -> Any:
         """The value of a graph output."""
-        return self._value(self.graph.outputs[name])
+        return self._values.fetch(self.graph.outputs[name])
 
     def stored_value(self, value: ValueRecord) -> Any:
         """The value behind an entry of the record; None when neither the store nor this process has it."""
-        for place, stored in self._digests.items():
-            if stored.digest == value.digest:
-                try:
-                    return self._value(Ref(*place, self.graph.spec.mark))
-                except DamagedBlobError:
-                    return None
-        return None
+        return self._values.find(value.digest)
 
     def _store_inputs(self) -> None:
         """Keep the inputs: a rerun from a picture's provenance finds them, and `why` can name both values."""
@@ -188,107 +184,119 @@ class Runner:
 
     # --- execution ----------------------------------------------------------------------------------------------
 
-    def _settle(self, name: str, reason: str, scratch: Path) -> None:
-        """Bring a node's outputs into being, computing again whatever a damaged blob has lost."""
-        todo = [name]
-        forced: set[str] = set()
+    def _settle(self, todo: list[str], reason: str, scratch: Path, forced: frozenset[str] = frozenset()) -> None:
+        """Bring the outputs of a node into being, computing again whatever a damaged blob has lost."""
         while todo:
             try:
                 self._settle_one(todo[-1], reason, todo[-1] in forced, scratch)
                 todo.pop()
-            except _LostValueError as lost:
-                if lost.ref.node == "inputs" or lost.ref.node in todo:
+            except LostValueError as lost:
+                if lost.ref.node in todo:
                     raise StoreError(str(lost)) from lost
-                self.emit(Logged(node="", message=f"{lost}; computing {lost.ref.node} again"))
-                todo.append(lost.ref.node)
-                forced.add(lost.ref.node)
+                todo.append(self._lost(lost))
+                forced |= {lost.ref.node}
+
+    def _hold(self, ref: Ref, scratch: Path) -> None:
+        """Make sure that a graph output can be read after the run."""
+        try:
+            self._values.hold(ref)
+        except LostValueError as lost:
+            node = self._lost(lost)
+            self._settle([node], "", scratch, frozenset([node]))
+            self._values.hold(ref)
+
+    def _lost(self, lost: LostValueError) -> str:
+        """Report a lost value; returns the node that can compute it again."""
+        if lost.ref.node == "inputs":
+            raise StoreError(str(lost)) from lost
+        self.emit(Logged(node="", message=f"{lost}; computing {lost.ref.node} again"))
+        return lost.ref.node
 
     def _settle_one(self, name: str, reason: str, forced: bool, scratch: Path) -> None:
-        placed = self._placer.place(name, self._digests, self._fetch)
+        digests = self._values.digests
+        placed = self._placer.place(name, digests, self._values.fetch)
         cls = self.graph.nodes[name].cls
         record = NodeRecord(
-            kind=cls.kind, version=cls.version, status="cached", key=placed.key,
+            kind=cls.kind, version=cls.version, status="skipped", key=placed.key,
             parameters=placed.node.model_dump(mode="json"), inputs=self._edge_texts(name),
         )  # fmt: skip
         self._records[name] = record
         if placed.result is not None and not forced:
-            self._digests.update({(name, port): s for port, s in placed.result.outputs.items()})
-            record.seconds = placed.result.seconds
+            digests.update({(name, port): s for port, s in placed.result.outputs.items()})
+            record.status, record.seconds = "cached", placed.result.seconds
             self.emit(NodeFinished(node=name, how="cached"))
         else:
             record.reason = "a stored value was lost" if forced else reason
             self._compute(name, placed, record, scratch)
-        record.outputs = {
-            port: ValueRecord(
-                type=p.describe(), digest=self._digests[name, port].digest, bytes=self._digests[name, port].bytes
-            )
-            for port, p in cls.outputs().items()
-        }
+        for port in cls.outputs().values():
+            stored = digests[name, port.name]
+            record.outputs[port.name] = ValueRecord(type=port.describe(), digest=stored.digest, bytes=stored.bytes)
 
     def _compute(self, name: str, placed: Placed, record: NodeRecord, scratch: Path) -> None:
         node = self.graph.nodes[name]
-        values = {
-            port: self._edge_value(node.port(port), edge)
-            for port, edge in node.edges.items()
-            if port in node.cls.inputs()
-        }
+        ports = node.cls.inputs()
+        values = {port: self._edge_value(ports[port], edge) for port, edge in node.edges.items() if port in ports}
         self.emit(NodeStarted(node=name, kind=node.cls.kind))
         record.started = time.perf_counter() - self._began
-        context = RunContext(self, name, placed.key, scratch)
         try:
             for port, ref in node.models.items():
                 values[port] = self.pool.get(ref)
+            for port in node.edges:
+                if port in ports and ports[port].role is not None:
+                    values[port] = self.pool.get_trained(values[port], str(ports[port].role))
             began = time.perf_counter()
-            out = placed.node.run(node.cls.In(**values), context)
-            seconds = time.perf_counter() - began
-        except (KeyboardInterrupt, Cancelled):
-            record.status = "skipped"
-            raise
+            out = placed.node.run(node.cls.In(**values), RunContext(self, name, placed.key, scratch))
+            record.seconds = time.perf_counter() - began
+            self._keep(name, placed, out, record.seconds)
         except Exception as error:
-            record.status = "failed"
-            record.reason = _message(error)
-            self.emit(NodeFailed(node=name, message=_message(error)))
+            message = _message(error)
+            record.status, record.reason = "failed", message
+            self.emit(NodeFailed(node=name, message=message))
             if isinstance(error, GraphflowError):
                 raise
-            raise NodeError(name, node.cls.kind, _message(error)) from error
-        self._keep(name, placed, out, seconds)
-        record.status, record.seconds = "ran", seconds
-        self._release(name)
-        self.emit(NodeFinished(node=name, how="ran", seconds=seconds))
+            raise NodeError(name, node.cls.kind, message) from error
+        record.status = "ran"
+        self._values.release(name)
+        self.emit(NodeFinished(node=name, how="ran", seconds=record.seconds))
+
+    def _edge_value(self, port: Port, edge: Edge) -> Any:
+        if isinstance(edge, tuple):
+            return [self._values.fetch_for(port, ref) for ref in edge]
+        return self._values.fetch(edge) if port.role is not None else self._values.fetch_for(port, edge)
 
     def _keep(self, name: str, placed: Placed, out: Any, seconds: float) -> None:
         """Check what a node returned, and store it."""
         cls = self.graph.nodes[name].cls
         if not isinstance(out, cls.Out):
             raise ContractError(name, cls.kind, f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}")
+        values = {port: _checked(name, cls.kind, port, out) for port in cls.outputs().values()}
         outputs: dict[str, Stored] = {}
-        whole = cls.cache != "never"
-        for port in cls.outputs().values():
-            value = _checked(name, cls.kind, port, out)
+        whole = True
+        for port, value in values.items():
             assert isinstance(port.type, PortType)
-            stored = None
-            if whole:
-                try:
-                    stored = self.store.put(value, port.type.codec, port.is_list)
-                    if port.type.codec == "folder":
-                        value = self.store.load(stored)
-                except StoreError as error:
-                    self._warn_store(error)
-                    whole = False
-            place = (name, port.name)
-            if stored is None:
-                stored = self.store.describe(value, port.type.codec, port.is_list)
-                self._unstored.add(place)
-            outputs[port.name] = stored
-            self._digests[place] = stored
-            if self._consumers.get(place) or place in self._unstored:
-                self._values[place] = value
-        if not whole and cls.cache != "never":
-            return
+            stored = self._put(value, port.type.codec, port.is_list) if cls.cache != "never" else None
+            whole &= stored is not None or cls.cache == "never"
+            if stored is not None and port.type.codec == "folder":
+                value = self.store.load(stored)  # the node's own folder goes with the run
+            known = stored or self.store.describe(value, port.type.codec, port.is_list)
+            outputs[port.name] = known
+            self._values.add(name, port.name, value, known, in_store=stored is not None)
+        if whole:
+            self._record_result(
+                Result(placed.key, cls.kind, self.graph.name, name, placed.parts, outputs, seconds, time.time())
+            )
+
+    def _put(self, value: Any, codec: str, is_list: bool) -> Stored | None:
         try:
-            result = Result(placed.key, cls.kind, self.graph.name, name, placed.parts, outputs, seconds, time.time())
+            return self.store.put(value, codec, is_list)
+        except StoreError as error:
+            self._warn_store(error)
+            return None
+
+    def _record_result(self, result: Result) -> None:
+        try:
             self.store.record(result)
-            self.store.drop_checkpoint(placed.key)
+            self.store.drop_checkpoint(result.key)
         except StoreError as error:
             self._warn_store(error)
 
@@ -297,75 +305,6 @@ class Runner:
         if not self._store_warned:
             self._store_warned = True
             self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
-
-    # --- values -------------------------------------------------------------------------------------------------
-
-    def _edge_value(self, port: Port, edge: Edge) -> Any:
-        if isinstance(edge, tuple):
-            return [self._converted(port, ref) for ref in edge]
-        if port.role is not None:
-            return self.pool.get_trained(self._fetch(edge), port.role)
-        return self._converted(port, edge)
-
-    def _converted(self, port: Port, ref: Ref) -> Any:
-        value = self._fetch(ref)
-        source = self._type_of(ref)
-        assert isinstance(port.type, PortType)
-        convert = CONVERSIONS.get((source, port.type.name)) if source != port.type.name else None
-        if convert is None:
-            return value
-        return [convert(v) for v in value] if isinstance(value, list) else convert(value)
-
-    def _type_of(self, ref: Ref) -> str:
-        if ref.node == "inputs":
-            return self.graph.inputs[ref.port].type.name
-        found = self.graph.nodes[ref.node].cls.outputs()[ref.port].type
-        assert isinstance(found, PortType)
-        return found.name
-
-    def _fetch(self, ref: Ref) -> Any:
-        try:
-            return self._value(ref)
-        except DamagedBlobError as error:
-            raise _LostValueError(ref, str(error)) from error
-
-    def _value(self, ref: Ref) -> Any:
-        place = (ref.node, ref.port)
-        if place not in self._values:
-            value = self.inputs[ref.port].load() if ref.node == "inputs" else self.store.load(self._digests[place])
-            if not self._consumers.get(place):
-                return value
-            self._values[place] = value
-        return self._values[place]
-
-    def _secure(self, ref: Ref, scratch: Path) -> None:
-        """Make sure that a graph output can be read."""
-        try:
-            self._values[ref.node, ref.port] = self._fetch(ref)
-        except _LostValueError as lost:
-            if ref.node == "inputs":
-                raise StoreError(str(lost)) from lost
-            self.emit(Logged(node="", message=f"{lost}; computing {ref.node} again"))
-            self._consumers[ref.node, ref.port] = 1
-            self._recompute(ref.node, scratch)
-
-    def _recompute(self, name: str, scratch: Path) -> None:
-        self.store.forget(self._records[name].key or "")
-        self._settle(name, "a stored value was lost", scratch)
-
-    def _count_consumers(self, plan: Plan) -> None:
-        for name, entry in plan.nodes.items():
-            if entry.status != "cached":
-                for ref in self.graph.nodes[name].refs:
-                    self._consumers[ref.node, ref.port] = self._consumers.get((ref.node, ref.port), 0) + 1
-
-    def _release(self, name: str) -> None:
-        """Let go of values that no later node needs; the store still has them."""
-        for ref in self.graph.nodes[name].refs:
-            place = (ref.node, ref.port)
-            left = self._consumers[place] = self._consumers.get(place, 1) - 1
-            if left <= 0 and place not in self._unstored:
-                self._values.pop(place, None)
 
     @property
     def pool(self) -> ModelPool:
@@ -381,11 +320,7 @@ class Runner:
     # --- the record ---------------------------------------------------------------------------------------------
 
     def _new_record(self) -> RunRecord:
-        from graphflow import __version__
-        from graphflow.models.preset import preset_data
-
-        spec = self.graph.spec
-        preset = self.graph.preset
+        spec, preset = self.graph.spec, self.graph.preset
         return RunRecord(
             graphflow=__version__, graph=spec.name, title=spec.title, text=spec.text,
             inputs={name: value.record() for name, value in self.inputs.items()},
@@ -395,7 +330,7 @@ class Runner:
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
 
-    def _finish(self, status: Any) -> None:
+    def _finish(self, status: Literal["done", "failed", "cancelled"]) -> None:
         record = self.record
         record.seconds = time.perf_counter() - self._began
         record.status = status
@@ -406,28 +341,18 @@ class Runner:
                 fingerprint=self._placer.fingerprint_of(model),
             )  # fmt: skip
         for name, ref in self.graph.outputs.items():
-            stored = self._digests.get((ref.node, ref.port))
+            stored = self._values.digests.get((ref.node, ref.port))
             if stored is not None:
-                record.outputs[name] = ValueRecord(type=self._describe(ref), digest=stored.digest, bytes=stored.bytes)
+                described = self._values.port_of(ref).describe()
+                record.outputs[name] = ValueRecord(type=described, digest=stored.digest, bytes=stored.bytes)
         self.emit(RunFinished(status=status, seconds=record.seconds))
         if status == "done":
             with suppress(StoreError):
                 self.store.touch(r.key for r in record.nodes.values() if r.key)
 
-    def _describe(self, ref: Ref) -> str:
-        if ref.node == "inputs":
-            return self.graph.inputs[ref.port].describe()
-        return self.graph.nodes[ref.node].cls.outputs()[ref.port].describe()
-
     def _edge_texts(self, name: str) -> dict[str, str | list[str]]:
         edges = self.graph.nodes[name].edges
         return {p: [str(r) for r in e] if isinstance(e, tuple) else str(e) for p, e in edges.items()}
-
-
-class _LostValueError(Exception):
-    def __init__(self, ref: Ref, message: str) -> None:
-        self.ref = ref
-        super().__init__(message)
 
 
 def _checked(node: str, kind: str, port: Port, out: Ports) -> Any:

@@ -290,7 +290,8 @@ class Store:
     def checkpoint(self, key: str) -> Path:
         """The folder in which the node with this key keeps unfinished work."""
         path = self.folder / "checkpoints" / key
-        path.mkdir(parents=True, exist_ok=True)
+        with self._guard("making a checkpoint folder"):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def drop_checkpoint(self, key: str) -> None:

@@ -156,9 +156,10 @@ def cache_clear(
 @app.command()
 def doctor(store: StoreFolder = None) -> None:
     """Check this machine: versions, devices, store, models."""
-    from graphflow import __version__, devices, registry
+    from graphflow import devices, registry
     from graphflow.models.files import missing
     from graphflow.models.preset import load_preset, shipped_presets
+    from graphflow.version import __version__
 
     opened = Store(store or default_folder())
     free = shutil.disk_usage(opened.folder).free
