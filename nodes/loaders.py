@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # file and its shards (…-00001-of-00002.safetensors) and no variant.
 DIFFUSERS_WEIGHTS = "{part}diffusion_pytorch_model[.-][s0]*tensors"
 TRANSFORMERS_WEIGHTS = "{part}model[.-][s0]*tensors"
+TEXT_FILES = "{part}*.[jt][sxi]*"  # .json, .txt and .jinja: configs, vocabularies, chat templates
 TEMPLATES = ("few_shot", "edit_pair")
 TEMPLATE_OPTION = {"template": "how the model is asked for captions of an edit: few_shot (default) or edit_pair"}
 TOKENIZER_OPTION = {"tokenizer": "sub-folder of the repository that holds the tokenizer; left out: the model's folder"}
@@ -30,6 +31,7 @@ TOKENIZER_OPTION = {"tokenizer": "sub-folder of the repository that holds the to
 def load_vae(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """An autoencoder of diffusers, as `nodes.lib.vae.VAE`."""
     from diffusers import AutoencoderKL
+
     from graphflow.nodes.lib.vae import VAE
 
     return VAE(_diffusers(AutoencoderKL, _part(ref, folder), dtype).to(device))
@@ -47,6 +49,7 @@ def load_vae(ref: ModelRef, folder: Path | None, device: torch.device, dtype: to
 def load_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A UNet of diffusers with its noise schedule, as `nodes.lib.denoiser.Denoiser`."""
     from diffusers import UNet2DConditionModel
+
     from graphflow.nodes.lib.denoiser import Denoiser
 
     part = _part(ref, folder)
@@ -62,13 +65,14 @@ def load_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: t
 @loader(
     "transformers.clip_text",
     role="text_encoder",
-    files=("{part}config.json", TRANSFORMERS_WEIGHTS, "{tokenizer}*tokenizer_config.json", "{tokenizer}*.[jt][sx]*"),
+    files=("{part}config.json", TRANSFORMERS_WEIGHTS, "{tokenizer}*tokenizer_config.json", "{tokenizer}*.[jt][sxi]*"),
     options=TOKENIZER_OPTION,
 )
 def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A CLIP text encoder, as `nodes.lib.text_encoder.TextEncoder`."""
-    from graphflow.nodes.lib.text_encoder import TextEncoder
     from transformers import CLIPTextModel, CLIPTokenizer
+
+    from graphflow.nodes.lib.text_encoder import TextEncoder
 
     part = _part(ref, folder)
     model = _transformers(CLIPTextModel, part, dtype).to(device)
@@ -78,43 +82,66 @@ def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dty
 @loader(
     "transformers.clip",
     role="clip",
-    files=("{part}config.json", "{part}*processor_config.json", TRANSFORMERS_WEIGHTS, "{part}*.[jt][sx]*"),
+    files=("{part}config.json", "{part}*processor_config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES),
 )
 def load_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A CLIP of two towers, as `nodes.lib.clip.CLIP`."""
-    from graphflow.nodes.lib.clip import CLIP
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    from graphflow.nodes.lib.clip import CLIP
 
     part = _part(ref, folder)
     model = _transformers(CLIPModel, part, dtype).to(device)
-    return CLIP(model, _image_processor(CLIPImageProcessorPil, part), _tokenizer(CLIPTokenizer, part))
+    return CLIP(model, _preprocessing(CLIPImageProcessorPil, part), _tokenizer(CLIPTokenizer, part))
 
 
 @loader(
     "transformers.blip",
     role="captioner",
-    files=("{part}config.json", "{part}*processor_config.json", TRANSFORMERS_WEIGHTS, "{part}*.[jt][sx]*"),
+    files=("{part}config.json", "{part}*processor_config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES),
 )
 def load_blip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A BLIP captioner, as `nodes.lib.captioner.Captioner`."""
-    from graphflow.nodes.lib.captioner import Captioner
     from transformers import BertTokenizerFast, BlipForConditionalGeneration, BlipImageProcessorPil
+
+    from graphflow.nodes.lib.captioner import Captioner
 
     part = _part(ref, folder)
     model = _transformers(BlipForConditionalGeneration, part, dtype).to(device)
-    return Captioner(model, _image_processor(BlipImageProcessorPil, part), _tokenizer(BertTokenizerFast, part))
+    return Captioner(model, _preprocessing(BlipImageProcessorPil, part), _tokenizer(BertTokenizerFast, part))
+
+
+@loader(
+    "transformers.image_to_text",
+    role="captioner",
+    files=("{part}config.json", "{part}*processor_config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES),
+    options={"question": "what the model is asked; left out: a description in one short sentence"},
+)
+def load_image_to_text(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """Any vision-language model of transformers with a chat template, as `nodes.lib.captioner.ChatCaptioner`."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from graphflow.nodes.lib.captioner import QUESTION, ChatCaptioner
+
+    part = _part(ref, folder)
+    model = _transformers(AutoModelForImageTextToText, part, dtype).to(device)
+    processor = _preprocessing(AutoProcessor, part, backend="pil")
+    if not getattr(processor, "chat_template", None):
+        raise GraphflowError(f"{part} has no chat template (chat_template.jinja), which loader {ref.loader} needs")
+    return ChatCaptioner(model, processor, str(ref.options.get("question", QUESTION)))
 
 
 @loader(
     "transformers.causal_lm",
     role="llm",
-    files=("{part}config.json", TRANSFORMERS_WEIGHTS, "{part}*.[jt][sx]*"),
+    files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES),
     options=TEMPLATE_OPTION,
 )
 def load_causal_lm(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """Any decoder-only language model of transformers, as `nodes.lib.llm.CausalLM`."""
-    from graphflow.nodes.lib.llm import CausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from graphflow.nodes.lib.llm import CausalLM
 
     part = _part(ref, folder)
     model = _transformers(AutoModelForCausalLM, part, dtype).to(device)
@@ -124,13 +151,14 @@ def load_causal_lm(ref: ModelRef, folder: Path | None, device: torch.device, dty
 @loader(
     "transformers.seq2seq",
     role="llm",
-    files=("{part}config.json", TRANSFORMERS_WEIGHTS, "{part}*.[jt][sx]*"),
+    files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES),
     options=TEMPLATE_OPTION,
 )
 def load_seq2seq(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """Any encoder-decoder language model of transformers, as `nodes.lib.llm.Seq2SeqLM`."""
-    from graphflow.nodes.lib.llm import Seq2SeqLM
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from graphflow.nodes.lib.llm import Seq2SeqLM
 
     part = _part(ref, folder)
     model = _transformers(AutoModelForSeq2SeqLM, part, dtype).to(device)
@@ -259,11 +287,11 @@ def _tokenizer(cls: Any, folder: Path) -> Any:
         raise GraphflowError(f"{folder}: the tokenizer can't be loaded as {cls.__name__}: {error}") from error
 
 
-def _image_processor(cls: Any, folder: Path) -> Any:
+def _preprocessing(cls: Any, folder: Path, **how: Any) -> Any:
     # PIL classes on purpose: the default ones resize through torchvision where that is installed, with other pixels.
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise MissingError(f"{folder} has no preprocessor_config.json and no processor_config.json")
     try:
-        return cls.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise GraphflowError(f"{folder}: the image processor can't be loaded: {error}") from error
+        return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **how)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise GraphflowError(f"{folder}: the image preprocessing can't be loaded: {error}") from error

@@ -25,8 +25,9 @@ class ClipScore(Node, kind="score.clip"):
         scores: Scores
 
     def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.lib.clip import directional_similarity
         from torch.nn.functional import cosine_similarity
+
+        from graphflow.nodes.lib.clip import directional_similarity
 
         if x.source is None and x.text is None:
             raise ValueError("there is nothing to compare the picture with: give 'text', 'source' or both")

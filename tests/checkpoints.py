@@ -18,6 +18,11 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     PhiConfig,
     PhiForCausalLM,
     PreTrainedTokenizerFast,
@@ -28,6 +33,10 @@ from transformers import (
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TOWER, "image_size": 32, "patch_size": 8}
 CHAT_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+PICTURE_CHAT_TEMPLATE = (
+    "USER: {% for part in messages[0].content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %} "
+    "ASSISTANT:"
+)
 
 
 def save_sd(folder: Path) -> Path:
@@ -104,6 +113,31 @@ def save_phi(folder: Path, chat: bool = False, shard_size: str = "50GB") -> Path
     )  # fmt: skip
     PhiForCausalLM(config).save_pretrained(folder, max_shard_size=shard_size)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_llava(folder: Path, chat: bool = True) -> Path:
+    """A vision-language model of LLaVA's architecture."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.pad_token = tokenizer.eos_token
+    torch.manual_seed(0)
+    text = {**TOWER, "vocab_size": len(tokenizer), "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION),
+        text_config=LlamaConfig(**text),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=PICTURE_CHAT_TEMPLATE if chat else None,
+    ).save_pretrained(folder)
     return folder
 
 

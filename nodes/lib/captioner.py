@@ -1,4 +1,4 @@
-"""Captions of pictures by BLIP (Li et al. 2022)."""
+"""Captions of pictures: by BLIP (Li et al. 2022), and by vision-language models that are asked for one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration
+
+QUESTION = "Describe this image in one short sentence."
 
 
 class Captioner:
@@ -44,3 +46,30 @@ class Captioner:
         if not text:
             raise ValueError("the captioner returned an empty caption")
         return text
+
+
+class ChatCaptioner:
+    """A vision-language model with a chat template, asked for a description.
+
+    Attributes:
+        model: an image-text-to-text model of transformers, in evaluation mode and frozen.
+        question: what it is asked.
+    """
+
+    def __init__(self, model: Any, processor: Any, question: str = QUESTION) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.question, self._processor = question, processor
+
+    def caption(self, image: Image.Image, prompt: str = "", max_new_tokens: int = 30, num_beams: int = 1) -> str:
+        """See `Captioner.caption`; the model's answer begins with `prompt`."""
+        content = [{"type": "image"}, {"type": "text", "text": self.question}]
+        chat = [{"role": "user", "content": content}]
+        text = self._processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + prompt
+        inputs = self._processor(images=[image.convert("RGB")], text=[text], return_tensors="pt")
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        with torch.no_grad():
+            ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False)
+        answer = self._processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        if not answer.strip():
+            raise ValueError("the captioner returned an empty caption")
+        return " ".join((prompt + answer).split())

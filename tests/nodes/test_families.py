@@ -9,6 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from tiny import tiny_text_encoder, tiny_tokenizer, tiny_vae
+from torch.nn.functional import cosine_similarity
+
+from graphflow.node import Context
 from graphflow.nodes.caption import Caption
 from graphflow.nodes.captions import BeforeAfter
 from graphflow.nodes.image import Prepare
@@ -18,11 +23,6 @@ from graphflow.nodes.score import ClipScore
 from graphflow.nodes.text import Direction, Encode
 from graphflow.nodes.vae import Decode
 from graphflow.nodes.vae import Encode as EncodeImage
-from PIL import Image
-from tiny import tiny_text_encoder, tiny_tokenizer, tiny_vae
-from torch.nn.functional import cosine_similarity
-
-from graphflow.node import Context
 
 PICTURE = Image.effect_noise((90, 60), 80).convert("RGB")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import save_blip, save_clip, save_phi, save_sd, save_t5
+from checkpoints import save_blip, save_clip, save_llava, save_phi, save_sd, save_t5
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from tiny import tiny_text_encoder
@@ -29,7 +29,7 @@ def load(name: str, folder: Path | None, dtype: torch.dtype = F32, **ref):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("saved")
-    makers = {"sd": save_sd, "clip": save_clip, "blip": save_blip, "phi": save_phi, "t5": save_t5}
+    makers = {"sd": save_sd, "clip": save_clip, "blip": save_blip, "llava": save_llava, "phi": save_phi, "t5": save_t5}
     return {name: make(root / name) for name, make in makers.items()}
 
 
@@ -97,9 +97,22 @@ def test_blip_captions(saved):
     assert captioner.caption(PICTURE, prompt="a photo of", max_new_tokens=5, num_beams=2).startswith("a photo of")
 
 
+def test_a_vision_language_model_is_asked_for_a_caption(saved):
+    captioner = load("transformers.image_to_text", saved["llava"], options={"question": "What is it?"})
+    assert captioner.question == "What is it?"
+    assert captioner.caption(PICTURE, prompt="It is ", max_new_tokens=5).startswith("It is ")
+
+
+def test_a_vision_language_model_without_a_chat_template_is_refused(tmp_path):
+    with pytest.raises(GraphflowError, match="no chat template"):
+        load("transformers.image_to_text", save_llava(tmp_path, chat=False))
+
+
 def test_causal_lm_uses_a_chat_template_when_there_is_one(saved, tmp_path):
     assert load("transformers.causal_lm", saved["phi"]).continues
     assert not load("transformers.causal_lm", save_phi(tmp_path, chat=True)).continues
+    ref = ModelRef("llm", "transformers.causal_lm", "tiny", path=tmp_path)
+    assert "chat_template.jinja" in [p.name for p in model_files(ref, tmp_path)]
 
 
 def test_sharded_weights_load(saved, tmp_path):
@@ -128,6 +141,7 @@ PARTS = {
     "transformers.clip_text": ("sd", "text_encoder"),
     "transformers.clip": ("clip", ""),
     "transformers.blip": ("blip", ""),
+    "transformers.image_to_text": ("llava", ""),
     "transformers.causal_lm": ("phi", ""),
     "transformers.seq2seq": ("t5", ""),
 }

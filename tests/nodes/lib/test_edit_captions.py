@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from graphflow.nodes.lib.caption_examples import EXAMPLES
 from graphflow.nodes.lib.edit_captions import (
     EditCaptions,
@@ -15,8 +18,6 @@ from graphflow.nodes.lib.edit_captions import (
     tidy,
     write_captions,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 CAT = "a cat on a sofa"
 GOOD = """ a cat lying down

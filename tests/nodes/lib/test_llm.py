@@ -7,8 +7,9 @@ import threading
 import pytest
 import torch
 from checkpoints import byte_tokenizer, save_t5
-from graphflow.nodes.lib.llm import CausalLM, GumbelNoise, Seq2SeqLM
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PhiConfig, PhiForCausalLM
+
+from graphflow.nodes.lib.llm import CausalLM, GumbelNoise, Seq2SeqLM
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from graphflow.nodes.lib.openai_chat import OpenAIChat, ServiceError
 
 from graphflow.errors import MissingError, UsageError
 from graphflow.models.refs import ModelRef, loaders
+from graphflow.nodes.lib.openai_chat import OpenAIChat, ServiceError
 
 
 def completion(text):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphflow.nodes.lib.text_encoder import TextEncoder, edit_direction
 from tiny import tiny_text_encoder, tiny_tokenizer
+
+from graphflow.nodes.lib.text_encoder import TextEncoder, edit_direction
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
-from graphflow.nodes.lib.vae import VAE, to_images, to_pixels
 from PIL import Image
 from tiny import random_tensor, tiny_vae
+
+from graphflow.nodes.lib.vae import VAE, to_images, to_pixels
 
 PICTURE = Image.effect_noise((64, 48), 80).convert("RGB")
 
