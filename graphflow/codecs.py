@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blake3 import blake3
 
 from graphflow.ports import TextCond, Trajectory
+from graphflow.tensors import read_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,9 @@ class Codec(Protocol):
     def read(self, path: Path) -> Any:
         """Read what `write` wrote."""
 
+    def peek(self, path: Path) -> Any:
+        """The same for people to look at: tensors as numpy arrays, without importing torch."""
+
 
 class JsonCodec:
     """Values that JSON can hold."""
@@ -85,6 +89,9 @@ class JsonCodec:
 
     def read(self, path: Path) -> Any:
         return json.loads(path.read_bytes())
+
+    def peek(self, path: Path) -> Any:
+        return self.read(path)
 
 
 class ImageCodec:
@@ -114,6 +121,9 @@ class ImageCodec:
             image.load()
             return image.copy()
 
+    def peek(self, path: Path) -> Any:
+        return self.read(path)
+
 
 class TensorCodec:
     """Torch tensors; moved to the CPU for storing."""
@@ -131,6 +141,9 @@ class TensorCodec:
 
     def read(self, path: Path) -> Any:
         return _load(path)["value"]
+
+    def peek(self, path: Path) -> Any:
+        return read_arrays(path)["value"]
 
 
 class TextCondCodec:
@@ -153,6 +166,10 @@ class TextCondCodec:
     def read(self, path: Path) -> Any:
         tensors = _load(path)
         return TextCond(tensors["embeds"], tensors.get("pooled"))
+
+    def peek(self, path: Path) -> Any:
+        arrays = read_arrays(path)
+        return TextCond(arrays["embeds"], arrays.get("pooled"))
 
 
 class TrajectoryCodec:
@@ -179,6 +196,10 @@ class TrajectoryCodec:
         tensors = _load(path)
         return Trajectory(tensors["timesteps"].tolist(), tensors["latents"])
 
+    def peek(self, path: Path) -> Any:
+        arrays = read_arrays(path)
+        return Trajectory(arrays["timesteps"].tolist(), arrays["latents"])
+
 
 class FolderCodec:
     """A folder of plain files, such as trained weights. Links and special files are refused."""
@@ -199,6 +220,9 @@ class FolderCodec:
 
     def read(self, path: Path) -> Any:
         return path
+
+    def peek(self, path: Path) -> Any:
+        return self.read(path)
 
 
 CODECS: dict[str, Codec] = {

@@ -101,8 +101,6 @@ def _read(graph: str) -> tuple[GraphSpec, dict[str, Any], dict[str, Any], str | 
         return load_spec(found), {}, {}, None
     from graphflow.provenance import read
 
-    if not path.is_file():
-        raise UsageError(f"{graph}: there is no such file")
     record = read(path)
     if record is None:
         raise UsageError(f"{graph} was not made by graphflow: it holds no graph")

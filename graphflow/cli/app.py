@@ -109,8 +109,6 @@ def run(
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:
-        ran = sum(n.status == "ran" for n in done.record.nodes.values())
-        print(f"{ran} of {len(done.record.nodes)} nodes ran, the others were cached; {done.record.seconds:.2f} s")
         for path in [*written, folder / outputs.REPORT]:
             print(path)
 
@@ -214,8 +212,6 @@ def show(
     """Show how a picture was made: graph, inputs, parameters, models, nodes."""
     from graphflow.provenance import read
 
-    if not file.is_file():
-        raise UsageError(f"{file}: there is no such file")
     record = read(file)
     if record is None:
         raise UsageError(f"{file} was not made by graphflow: it holds no record")

@@ -14,7 +14,7 @@ import typer
 from graphflow.cli.app import Json, NodeFiles, StoreFolder, app
 from graphflow.errors import Mark, UsageError, did_you_mean
 from graphflow.store import Store, default_folder
-from graphflow.units import size
+from graphflow.units import duration, size
 
 models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.", rich_markup_mode=None)
 cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
@@ -114,24 +114,29 @@ def cache_ls(store: StoreFolder = None, json_: Json = False) -> None:
     """List stored results, latest first."""
     import datetime
 
+    from graphflow.cli.tables import rows_table
+
     results = Store(store or default_folder()).all_results()
     if json_:
-        rows = [{"key": r.key, "kind": r.kind, "graph": r.graph, "node": r.node, "seconds": r.seconds} for r in results]
-        print(json.dumps(rows, indent=1))
+        fields = ("key", "kind", "graph", "node", "seconds")
+        print(json.dumps([{f: getattr(r, f) for f in fields} for r in results], indent=1))
         return
+    rows = []
     for r in results:
-        total = size(sum(s.bytes for s in r.outputs.values()))
         when = datetime.datetime.fromtimestamp(r.created).isoformat(" ", "seconds")
-        print(f"{r.key[:12]}  {when}  {r.seconds:8.2f} s  {total:>10}  {r.graph}.{r.node} ({r.kind})")
+        total = size(sum(s.bytes for s in r.outputs.values()))
+        rows.append((r.key[:12], when, duration(r.seconds), total, f"{r.graph}.{r.node}", r.kind))
+    rows_table(("key", "computed", ">took", ">size", "node", "kind"), rows)
 
 
 @cache_app.command("du")
 def cache_du(store: StoreFolder = None) -> None:
     """Say how much the store holds, by kind of value."""
+    from graphflow.cli.tables import rows_table
+
     opened = Store(store or default_folder())
     print(opened.folder)
-    for codec, count, total in opened.usage():
-        print(f"{codec:<12}  {count:>7} values  {size(total):>10}")
+    rows_table(("codec", ">values", ">size"), [(codec, str(n), size(total)) for codec, n, total in opened.usage()])
 
 
 @cache_app.command("verify")
@@ -157,6 +162,7 @@ def cache_clear(
 def doctor(store: StoreFolder = None) -> None:
     """Check this machine: versions, devices, store, models."""
     from graphflow import devices, registry
+    from graphflow.cli.tables import checks
     from graphflow.models.files import missing
     from graphflow.models.preset import load_preset, shipped_presets
     from graphflow.version import __version__
@@ -164,20 +170,20 @@ def doctor(store: StoreFolder = None) -> None:
     opened = Store(store or default_folder())
     free = shutil.disk_usage(opened.folder).free
     torch = devices.torch_version()
+    kinds = registry.all_kinds()
+    broken = [f"the pack {name} is broken: {reason}" for name, reason in registry.broken_packs.items()]
+    system = f"{platform.system()} {platform.machine()}"
     rows = [
-        ("graphflow", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
-        ("torch", torch or "not installed: pip install 'graphflow-diffusion[diffusion]'"),
-        ("device", f"{devices.resolve('auto')} ({devices.cuda_devices()} CUDA GPUs)"),
-        ("store", f"{opened.folder} ({size(free)} free)"),
-        ("kinds", f"{len(registry.all_kinds())}" + "".join(f"; broken pack: {n}" for n in registry.broken_packs)),
+        (True, "graphflow", f"{__version__}, Python {platform.python_version()}, {system}"),
+        (torch is not None, "torch", torch or "not installed: pip install 'graphflow-diffusion[diffusion]'"),
+        (True, "device", f"{devices.resolve('auto')} ({devices.cuda_devices()} CUDA GPUs)"),
+        (free > 2**30, "store", f"{opened.folder} ({size(free)} free)"),
+        (not registry.broken_packs, "kinds", ", ".join([f"{len(kinds)} kinds", *broken])),
     ]
     for name in shipped_presets():
         absent = missing(load_preset(name, Mark("doctor"), Path()).models)
-        rows.append(
-            (f"models {name}", "ready" if not absent else f"{len(absent)} missing: graphflow models pull {name}")
-        )
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        print(f"{name:<{width}}  {text}")
+        found = "ready" if not absent else f"{len(absent)} missing: graphflow models pull {name}"
+        rows.append((not absent, f"models {name}", found))
+    checks(rows)
     if torch is None:
         raise typer.Exit(1)
