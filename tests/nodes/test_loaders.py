@@ -91,6 +91,13 @@ def test_clip_gives_projected_embeddings(saved):
     assert clip.image([PICTURE, PICTURE]).shape == clip.text(["a cat", "two dogs"]).shape == (2, 16)
 
 
+def test_the_text_tower_of_a_whole_clip_is_a_text_encoder(saved):
+    text = load("transformers.clip_text", saved["clip"])
+    clip = load("transformers.clip", saved["clip"])
+    tokens = text.tokenizer("a cat", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    assert torch.equal(text.encode(["a cat"]), clip.model.text_model(tokens).last_hidden_state)
+
+
 def test_blip_captions(saved):
     captioner = load("transformers.blip", saved["blip"])
     assert captioner.caption(PICTURE, max_new_tokens=5)
