@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionPix2PixZeroPipeline,
     UNet2DConditionModel,
 )
+
 from graphflow.nodes.lib.ddim import ddim_inversion
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample, regularise_noise

@@ -26,6 +26,7 @@ class DenoiseDDIM(Node, kind="denoise.ddim"):
 
     def run(self, x: In, ctx: Context) -> Out:
         import torch
+
         from graphflow.nodes.lib.ddim import ddim_sample
 
         latents = ddim_sample(
@@ -63,6 +64,7 @@ class DenoisePix2PixZero(Node, kind="denoise.pix2pix_zero"):
 
     def run(self, x: In, ctx: Context) -> Out:
         import torch
+
         from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample
 
         latents = pix2pix_zero_sample(

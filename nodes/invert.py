@@ -37,6 +37,7 @@ class InvertDDIM(Node, kind="invert.ddim"):
 
     def run(self, x: In, ctx: Context) -> Out:
         import torch
+
         from graphflow.nodes.lib.ddim import ddim_inversion
         from graphflow.nodes.lib.pix2pix_zero import regularise_noise
 

@@ -1,13 +1,13 @@
 import pytest
 import torch
-from graphflow.nodes.denoise import DenoiseDDIM, DenoisePix2PixZero
-from graphflow.nodes.lib.ddim import ddim_sample
-from graphflow.nodes.lib.denoiser import Denoiser
-from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 from watcher import Watcher
 
 from graphflow.node import Context
+from graphflow.nodes.denoise import DenoiseDDIM, DenoisePix2PixZero
+from graphflow.nodes.lib.ddim import ddim_sample
+from graphflow.nodes.lib.denoiser import Denoiser
+from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample
 from graphflow.ports import TextCond
 
 NEGATIVE = TextCond(random_tensor(1, TOKENS, WIDTH, seed=2))

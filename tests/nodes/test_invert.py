@@ -1,13 +1,13 @@
 import pytest
 import torch
-from graphflow.nodes.invert import InvertDDIM
-from graphflow.nodes.lib.ddim import ddim_inversion
-from graphflow.nodes.lib.denoiser import Denoiser
-from graphflow.nodes.lib.pix2pix_zero import regularise_noise
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 from watcher import Watcher
 
 from graphflow.node import Context
+from graphflow.nodes.invert import InvertDDIM
+from graphflow.nodes.lib.ddim import ddim_inversion
+from graphflow.nodes.lib.denoiser import Denoiser
+from graphflow.nodes.lib.pix2pix_zero import regularise_noise
 from graphflow.ports import TextCond
 
 

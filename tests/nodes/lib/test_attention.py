@@ -1,9 +1,10 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
+from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
+
 from graphflow.nodes.lib.attention import AttentionTap, cross_attention_layers
 from graphflow.nodes.lib.denoiser import Denoiser
-from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPipeline
-from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
-from graphflow.nodes.lib.denoiser import Denoiser
 from tiny import (
     SD_SCHEDULER,
     TOKENS,
@@ -13,6 +11,9 @@ from tiny import (
     tiny_unet,
     tiny_vae,
 )
+
+from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
+from graphflow.nodes.lib.denoiser import Denoiser
 
 V_PREDICTION = SD_SCHEDULER | {"prediction_type": "v_prediction"}
 
@@ -31,8 +32,8 @@ def embeds(batch=1, seed=1):
 
 
 @torch.no_grad()
-def invert_with_diffusers(predict, z, n):
-    scheduler = DDIMInverseScheduler.from_config(SD_SCHEDULER)
+def invert_with_diffusers(predict, z, n, config=SD_SCHEDULER):
+    scheduler = DDIMInverseScheduler.from_config(config)
     scheduler.set_timesteps(n)
     trajectory = [z]
     for t in scheduler.timesteps:
@@ -148,10 +149,12 @@ def test_inversion_then_sampling_returns_when_the_noise_is_known(denoiser, monke
     torch.testing.assert_close(ddim_sample(denoiser, trajectory[-1], embeds(), 50), latents(), atol=1e-5, rtol=1e-5)
 
 
-def test_999_steps_give_every_level_and_1000_are_refused(denoiser, monkeypatch):
-    def network(z, t):  # stands in for the UNet, which would take long
-        return z.tanh() * (1 - int(t) / 2000)
+def network(z, t):
+    """Stands in for the UNet where many steps would take long."""
+    return z.tanh() * (1 - int(t) / 2000)
 
+
+def test_999_steps_give_every_level_and_1000_are_refused(denoiser, monkeypatch):
     monkeypatch.setattr(denoiser, "predict", lambda z, t, embeds_BLD: network(z, t))
     timesteps, trajectory = ddim_inversion(denoiser, latents(), embeds(), 999)
     assert timesteps == [-1, *range(1, 1000)]
@@ -161,6 +164,23 @@ def test_999_steps_give_every_level_and_1000_are_refused(denoiser, monkeypatch):
     for loop in (ddim_inversion, ddim_sample):
         with pytest.raises(ValueError, match="999"):
             loop(denoiser, latents(), embeds(), 1000)
+
+
+@pytest.mark.parametrize(
+    "config", [{"set_alpha_to_one": True}, {"steps_offset": 0}, {"timestep_spacing": "trailing"}], ids=str
+)
+def test_other_schedules_of_diffusers_are_followed_too(denoiser, monkeypatch, config):
+    config = SD_SCHEDULER | config
+    other = Denoiser(denoiser.unet, config)
+    monkeypatch.setattr(other, "predict", lambda z, t, embeds_BLD: network(z, t))
+    _, trajectory = ddim_inversion(other, latents(), embeds(), 30)
+    assert torch.equal(trajectory, invert_with_diffusers(network, latents(), 30, config)[1])
+    scheduler = DDIMScheduler.from_config(config)
+    scheduler.set_timesteps(30)
+    z = latents()
+    for t in scheduler.timesteps:
+        z = scheduler.step(network(z, t), t, z).prev_sample
+    assert torch.equal(ddim_sample(other, latents(), embeds(), 30), z)
 
 
 @pytest.mark.parametrize("convention", ["diffusers", "pix2pix_zero"])

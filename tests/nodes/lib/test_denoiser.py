@@ -1,10 +1,9 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from graphflow.nodes.lib.denoiser import Denoiser
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
+
+from graphflow.nodes.lib.denoiser import Denoiser
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +47,16 @@ def test_refuses_a_schedule_that_it_would_get_wrong(clash):
         Denoiser(tiny_unet(), SD_SCHEDULER | {"prediction_type": "sample"})
 
 
-def test_threads_share_one_schedule(denoiser):
-    counts = [5, 50, 7, 999] * 25
-    with ThreadPoolExecutor(4) as pool:
-        assert [len(t) for t in pool.map(denoiser.timesteps, counts)] == counts
+def test_a_thread_that_comes_in_between_does_not_change_a_schedule(denoiser, monkeypatch):
+    set_timesteps = DDIMScheduler.set_timesteps
+
+    def interrupted(scheduler, n):
+        set_timesteps(scheduler, n)
+        if n == 50:
+            assert len(denoiser.timesteps(7)) == 7  # as another thread would ask at this moment
+
+    monkeypatch.setattr(DDIMScheduler, "set_timesteps", interrupted)
+    assert len(denoiser.timesteps(50)) == 50
 
 
 def test_v_prediction_becomes_epsilon(denoiser):

@@ -7,6 +7,17 @@ from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_di
     Pix2PixZeroL2Loss,
     prepare_unet,
 )
+from tiny import (
+    SD_SCHEDULER,
+    TOKENS,
+    WIDTH,
+    random_tensor,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_unet,
+    tiny_vae,
+)
+
 from graphflow.nodes.lib.attention import AttentionTap, cross_attention_layers
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
@@ -19,16 +30,6 @@ from graphflow.nodes.lib.pix2pix_zero import (
     kl_divergence_loss,
     pix2pix_zero_sample,
     regularise_noise,
-)
-from tiny import (
-    SD_SCHEDULER,
-    TOKENS,
-    WIDTH,
-    random_tensor,
-    tiny_text_encoder,
-    tiny_tokenizer,
-    tiny_unet,
-    tiny_vae,
 )
 
 T = 981  # the first timestep of 50
