@@ -22,7 +22,8 @@ What a node may say to the cache, as class attributes (the defaults fit nearly e
     version         raise it when the same inputs give another result; old results are no longer used
     deterministic   False: a result is never reused from another run
     cache           auto: stored when that pays; always; never
-    device          cpu: the result does not depend on the accelerator; auto (default): on it when there is a model port
+    device          where it computes, which decides whether device and dtype belong to its key: cpu; accelerator;
+                    auto (default): the accelerator if there is a model port, else the CPU
     not_in_key      parameters that can't change the result
     same_as_absent  parameters added later, which at their default leave old results valid
 
@@ -117,7 +118,7 @@ class Node(BaseModel):
     version: ClassVar[int] = 1
     deterministic: ClassVar[bool] = True
     cache: ClassVar[Literal["auto", "always", "never"]] = "auto"
-    device: ClassVar[Literal["auto", "cpu"]] = "auto"
+    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "auto"
     not_in_key: ClassVar[frozenset[str]] = frozenset()
     same_as_absent: ClassVar[frozenset[str]] = frozenset()
 
@@ -167,7 +168,7 @@ class Node(BaseModel):
     @classmethod
     def accelerated(cls) -> bool:
         """Whether device and dtype belong to the key."""
-        return cls.device != "cpu" and bool(cls.model_ports())
+        return cls.device == "accelerator" or (cls.device == "auto" and bool(cls.model_ports()))
 
     @classmethod
     def parameter_port(cls, name: str) -> Port:
