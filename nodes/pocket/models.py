@@ -1,0 +1,67 @@
+"""The pocket models together, and how to load them without the engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BertTokenizerFast,
+    BlipForConditionalGeneration,
+    BlipImageProcessorPil,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
+
+from graphflow.nodes.lib.captioner import Captioner
+from graphflow.nodes.lib.clip import CLIP
+from graphflow.nodes.lib.denoiser import Denoiser
+from graphflow.nodes.lib.llm import Seq2SeqLM
+from graphflow.nodes.lib.text_encoder import TextEncoder
+from graphflow.nodes.lib.vae import VAE
+
+WEIGHTS = Path(__file__).with_name("weights")
+
+
+@dataclass(frozen=True)
+class PocketModels:
+    """One model of each role."""
+
+    vae: VAE
+    denoiser: Denoiser
+    text_encoder: TextEncoder
+    clip: CLIP
+    captioner: Captioner
+    caption_writer: Seq2SeqLM
+
+
+def load_models(folder: Path = WEIGHTS) -> PocketModels:
+    """The models in the sub-folders of `folder`, in float32 on the CPU."""
+    vae, unet, text, clip, captioner, writer = (
+        folder / name for name in ("vae", "denoiser", "text_encoder", "clip", "captioner", "caption_writer")
+    )
+    diffusers, transformers = {"torch_dtype": torch.float32}, {"dtype": torch.float32}
+    return PocketModels(
+        VAE(AutoencoderKL.from_pretrained(vae, **diffusers)),
+        Denoiser(UNet2DConditionModel.from_pretrained(unet, **diffusers), DDIMScheduler.load_config(unet)),
+        TextEncoder(CLIPTokenizer.from_pretrained(text), CLIPTextModel.from_pretrained(text, **transformers)),
+        CLIP(
+            CLIPModel.from_pretrained(clip, **transformers),
+            CLIPImageProcessorPil.from_pretrained(clip),
+            CLIPTokenizer.from_pretrained(clip),
+        ),
+        Captioner(
+            BlipForConditionalGeneration.from_pretrained(captioner, **transformers),
+            BlipImageProcessorPil.from_pretrained(captioner),
+            BertTokenizerFast.from_pretrained(captioner),
+        ),
+        Seq2SeqLM(
+            AutoTokenizer.from_pretrained(writer),
+            AutoModelForSeq2SeqLM.from_pretrained(writer, **transformers),
+            "edit_pair",
+        ),
+    )

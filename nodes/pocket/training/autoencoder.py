@@ -1,0 +1,121 @@
+"""Training of the autoencoder: pictures to normalised latents and back."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..catalogue import Vocabulary
+from ..world import Mixture, Split, render, sample_scene
+from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
+
+LATENT_CHANNELS = 4
+VARIED = Mixture(empty=0.05, pair=0.2, colour=0.4, accessory=0.3)
+
+
+def pictures(rng: random.Random, words: Vocabulary, split: Split, count: int, mixture: Mixture) -> Tensor:
+    """Freshly drawn pictures, float32 (count, 3, size, size) in [-1, 1]."""
+    drawn = [np.asarray(render(sample_scene(rng, words, split, mixture), words.size)) for _ in range(count)]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def new_autoencoder(channels: tuple[int, ...], layers: int, size: int) -> AutoencoderKL:
+    """An untrained autoencoder, halving the side len(channels) - 1 times; no attention in the middle."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=layers,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=size,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def train_autoencoder(
+    out: Path,
+    words: Vocabulary,
+    loop: Loop,
+    *,
+    channels: tuple[int, ...],
+    layers: int,
+    kl_weight: float,
+    checkpoint: Path | None,
+    steps: Steps,
+    log: Log,
+) -> None:
+    """Train an AutoencoderKL and save it to `out` in float16, its latents normalised to mean 0 and deviation 1.
+
+    Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean over the latents).
+    """
+    arguments = dict(
+        out=out,
+        words=words,
+        loop=loop,
+        channels=channels,
+        layers=layers,
+        kl_weight=kl_weight,
+    )
+    in_processes(_train, loop.workers, steps, log, checkpoint=checkpoint, **arguments)
+
+
+def _train(
+    out: Path,
+    words: Vocabulary,
+    loop: Loop,
+    channels: tuple[int, ...],
+    layers: int,
+    kl_weight: float,
+    checkpoint: Path | None,
+    steps: Steps,
+    log: Log,
+) -> None:
+    torch.manual_seed(loop.seed)
+    model = new_autoencoder(channels, layers, words.size)
+
+    def loss_of(step: Step) -> Tensor:
+        x_BCHW = pictures(step.rng, words, Split.TRAIN, step.batch_size, VARIED).to(step.device)
+        posterior = model.encode(x_BCHW).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=step.torch_rng).to(step.device)
+        y_BCHW = model.decode(posterior.mean + posterior.std * noise).sample.float()
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return reconstruction_loss(y_BCHW, x_BCHW) + kl_weight * kl
+
+    fit(model, loss_of, loop, checkpoint, steps, log)
+    if is_main():
+        rng = random.Random(f"{loop.seed}/normalise")
+        normalise_latents(model, pictures(rng, words, Split.TRAIN, 512, VARIED).to(loop.device))
+        model.half().save_pretrained(out)
+
+
+def reconstruction_loss(y_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+    """L1 + 0.5 L1 of the spatial gradients + MSE."""
+    error = y_BCHW - x_BCHW
+    gradients = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + 0.5 * gradients + F.mse_loss(y_BCHW, x_BCHW)
+
+
+@torch.no_grad()
+def normalise_latents(model: AutoencoderKL, x_BCHW: Tensor) -> None:
+    """Fold the latents' mean and deviation, a channel each, into the 1×1 convolutions on both sides, in place."""
+    latents = torch.cat([model.encode(part).latent_dist.mean for part in x_BCHW.split(32)])
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    encode, decode = _conv(model.quant_conv), _conv(model.post_quant_conv)
+    channels = len(mean)
+    # The first half of quant_conv's output is the mean, the second the log of the variance.
+    encode.weight[:channels] /= std[:, None, None, None]
+    encode.bias[:channels] = (encode.bias[:channels] - mean) / std
+    encode.bias[channels:] -= 2 * std.log()
+    decode.bias += decode.weight[:, :, 0, 0] @ mean
+    decode.weight *= std[None, :, None, None]
+
+
+def _conv(layer: nn.Module | None) -> nn.Conv2d:
+    assert isinstance(layer, nn.Conv2d)
+    return layer

@@ -1,0 +1,249 @@
+"""The loop that all pocket models are trained by: resumable, and spread over processes by parameter averaging.
+
+The batch of a step depends on (seed, step, rank) alone, so a run that was cut off and resumed ends with the very
+parameters of one that was not.
+"""
+
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+Steps = Callable[[Iterable[int]], Iterable[int]]
+Log = Callable[[str], None]
+
+
+def all_steps(steps: Iterable[int]) -> Iterable[int]:
+    """The progress wrapper that shows nothing."""
+    return steps
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How to run: the hyper-parameters that every model shares."""
+
+    count: int  # optimiser steps
+    batch_size: int  # samples a step, in each process
+    learning_rate: float
+    seed: int = 0
+    warmup: int = 200  # steps of linear warm-up
+    flat: float = 0.6  # share of the steps before the learning rate falls linearly to zero
+    weight_decay: float = 0.01
+    ema: float | None = None  # decay of the moving average that is the result; None: the last parameters are
+    workers: int = 1  # processes, each with batches of its own
+    average_every: int = 8  # steps between two averagings of the parameters over the processes
+    save_seconds: float = 180.0
+    device: str = "cpu"
+    bfloat16: bool = True  # autocast; parameters and optimiser stay in float32
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        falling = (self.count - step) / max(1.0, self.count * (1 - self.flat))
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup, falling)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loss of one step may depend on: generators that are the step's own, and the curriculum's progress."""
+
+    number: int
+    progress: float  # 0 at the first step, 1 at the end
+    rng: random.Random
+    torch_rng: torch.Generator  # on the CPU
+    batch_size: int
+    device: torch.device
+
+
+Loss = Callable[[Step], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Loss,
+    loop: Loop,
+    checkpoint: Path | None,
+    steps: Steps,
+    log: Log,
+) -> None:
+    """Minimise `loss_of` over the parameters of `model`, in place, going on from `checkpoint` if it has one."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    model.to(loop.device).train()
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(
+        parameters.values(),
+        lr=loop.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=loop.weight_decay,
+    )
+    average = {name: p.detach().clone() for name, p in parameters.items()} if loop.ema else {}
+    first = _restore(checkpoint, parameters, average, optimiser) if checkpoint else 0
+    if first:
+        log(f"resumed at step {first}")
+    saved_at, shown_at, losses = time.monotonic(), time.monotonic(), []
+    for number in steps(range(first, loop.count)):
+        optimiser.param_groups[0]["lr"] = loop.rate_at(number)
+        with torch.autocast(loop.device.split(":")[0], torch.bfloat16, enabled=loop.bfloat16):
+            loss = loss_of(_step(loop, number, rank))
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        if dist.is_initialized() and (number % loop.average_every == 0 or number == loop.count - 1):
+            _average_over_processes(parameters)
+        if loop.ema:
+            decay = min(loop.ema, (number + 1) / (number + 10))
+            torch._foreach_lerp_(
+                list(average.values()),
+                [p.detach() for p in parameters.values()],
+                1 - decay,
+            )
+        losses.append(loss.detach())
+        now = time.monotonic()
+        if now - shown_at > 20:
+            log(f"step {number + 1}/{loop.count} loss {torch.stack(losses).mean().item():.4f}")
+            shown_at, losses = now, []
+        last = number == loop.count - 1
+        if checkpoint and rank == 0 and (last or now - saved_at > loop.save_seconds):
+            _save(checkpoint, parameters, average, optimiser, number + 1)
+            saved_at = now
+    for name, value in average.items():
+        parameters[name].data.copy_(value)
+    model.eval()
+
+
+def _step(loop: Loop, number: int, rank: int) -> Step:
+    key = f"{loop.seed}/{number}/{rank}"
+    rng = random.Random(key)
+    torch_rng = torch.Generator().manual_seed(rng.getrandbits(62))
+    return Step(
+        number,
+        number / loop.count,
+        rng,
+        torch_rng,
+        loop.batch_size,
+        torch.device(loop.device),
+    )
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def in_processes(function: Callable[..., Any], workers: int, steps: Steps, log: Log, **arguments: Any) -> Any:
+    """Call `function(steps=, log=, **arguments)` here and in `workers - 1` more processes that average with it.
+
+    The others report nothing. Returns what the call in this process returns.
+    """
+    if workers == 1:
+        return function(steps=steps, log=log, **arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{folder}/meeting"
+        context = mp.get_context("spawn")
+        others = [
+            context.Process(
+                target=_other,
+                args=(function, meeting, rank, workers, arguments),
+                daemon=True,
+            )
+            for rank in range(1, workers)
+        ]
+        for process in others:
+            process.start()
+        dist.init_process_group("gloo", init_method=meeting, rank=0, world_size=workers)
+        try:
+            result = function(steps=steps, log=log, **arguments)
+        finally:
+            dist.destroy_process_group()
+        for process in others:
+            process.join()
+        return result
+
+
+def _other(
+    function: Callable[..., Any],
+    meeting: str,
+    rank: int,
+    workers: int,
+    arguments: dict[str, Any],
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
+    function(steps=all_steps, log=lambda _: None, **arguments)
+    dist.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes results."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _average_over_processes(parameters: dict[str, nn.Parameter]) -> None:
+    flat = torch.cat([p.detach().flatten() for p in parameters.values()])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for p, mean in zip(
+        parameters.values(),
+        flat.split([p.numel() for p in parameters.values()]),
+        strict=True,
+    ):
+        p.data.copy_(mean.view_as(p))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def _save(
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    done: int,
+) -> None:
+    """Write `step-<n>/` and then point `last.json` at it, so that a crash leaves the older checkpoint in force."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{name}": p.detach().contiguous() for name, p in parameters.items()}
+    tensors |= {f"average/{name}": value.contiguous() for name, value in average.items()}
+    for name, p in parameters.items():
+        for key, value in optimiser.state[p].items():
+            tensors[f"optimiser/{key}/{name}"] = value.contiguous()
+    file = f"step-{done}.safetensors"
+    save_file(tensors, folder / f"{file}.part")
+    os.replace(folder / f"{file}.part", folder / file)
+    (folder / "last.json.part").write_text(json.dumps({"done": done, "file": file}) + "\n")
+    os.replace(folder / "last.json.part", folder / "last.json")
+    for old in folder.glob("step-*.safetensors"):
+        if old.name != file:
+            old.unlink()
+
+
+def _restore(
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+) -> int:
+    """Load the newest checkpoint in place; returns how many steps it has behind it."""
+    pointer = folder / "last.json"
+    if not pointer.exists():
+        return 0
+    last = json.loads(pointer.read_text())
+    tensors = load_file(folder / last["file"])
+    for name, p in parameters.items():
+        p.data.copy_(tensors[f"model/{name}"])
+        optimiser.state[p] = {
+            key: tensors[f"optimiser/{key}/{name}"].to(p.device if key != "step" else "cpu").clone()
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        }
+    for name, value in average.items():
+        value.copy_(tensors[f"average/{name}"])
+    return int(last["done"])

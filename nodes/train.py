@@ -1,0 +1,293 @@
+"""Training of the pocket models. Every hyper-parameter is a parameter here, so that a graph is the whole recipe.
+
+A run that was killed goes on from its last checkpoint; `nodes/pocket/training` does the work and needs no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from graphflow.node import Context, Field, Node, Ports
+from graphflow.ports import Image, Model, Table, Weights
+
+if TYPE_CHECKING:
+    from graphflow.nodes.pocket.catalogue import Vocabulary
+    from graphflow.nodes.pocket.training.loop import Loop
+
+SPACE = "pocket"
+
+
+class _OnPictures(Node):
+    """A node that draws its own pictures."""
+
+    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "accelerator"
+
+    vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-64", description="what the pictures show, and size")
+    seed: int = Field(0, ge=0, description="seed of the pictures and of the first weights")
+    workers: int = Field(1, ge=1, description="processes, each with batches of its own")
+
+    def words(self) -> Vocabulary:
+        from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128
+
+        return {words.name: words for words in (POCKET_64, POCKET_128)}[self.vocabulary]
+
+
+class _Training(_OnPictures):
+    """What every training has: AdamW with warm-up, a flat learning rate and a linear fall to zero."""
+
+    num_steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(ge=1, description="samples of a step, in each process")
+    learning_rate: float = Field(1e-3, gt=0, description="of the flat part")
+    warmup: int = Field(100, ge=1, description="steps of linear warm-up")
+    flat: float = Field(0.6, ge=0, lt=1, description="share of the steps before the learning rate falls")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, which is the result")
+    average_every: int = Field(8, ge=1, description="steps between two averagings over the processes")
+    bfloat16: bool = Field(True, description="automatic mixed precision")
+
+    def loop(self, ctx: Context) -> Loop:
+        """The hyper-parameters as the training functions take them."""
+        from graphflow.nodes.pocket.training.loop import Loop
+
+        names = ("batch_size", "learning_rate", "seed", "warmup", "flat", "weight_decay", "ema", "workers", "bfloat16")
+        shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every")}
+        return Loop(count=self.num_steps, device=str(ctx.device), **shared)
+
+
+def _runtime(ctx: Context, label: str) -> dict[str, Any]:
+    """Where a training function reports and where it keeps its checkpoint."""
+
+    def steps(numbers: Sequence[int]) -> Iterable[int]:
+        return ctx.steps(numbers, total=len(numbers), label=label)
+
+    return {"checkpoint": ctx.checkpoint, "steps": steps, "log": lambda line: ctx.log("%s: %s", label, line)}
+
+
+def _describe(folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
+    """Say in the folder how a model port loads it."""
+    text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
+    (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+class TrainAutoencoder(_Training, kind="train.autoencoder"):
+    """Train an AutoencoderKL on pictures of the pocket world, its latents normalised channel by channel."""
+
+    channels: tuple[int, ...] = Field((16, 32, 64), description="width of each level; the side halves between levels")
+    layers: int = Field(1, ge=1, description="residual blocks of a level")
+    kl_weight: float = Field(5e-4, ge=0, description="weight of the Kullback-Leibler loss, a mean over the latents")
+
+    class In(Ports):
+        pass
+
+    class Out(Ports):
+        vae: Weights["vae"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.autoencoder import train_autoencoder
+
+        out = ctx.folder()
+        shape = {"channels": self.channels, "layers": self.layers, "kl_weight": self.kl_weight}
+        train_autoencoder(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "autoencoder"))
+        return self.Out(vae=_describe(out, "vae", "diffusers.vae"))
+
+
+class TrainDecoder(_Training, kind="train.decoder"):
+    """Go on training the decoder of an autoencoder on noiseless latents; the encoder, and so every latent, stays."""
+
+    latent_noise: float = Field(0.05, ge=0, description="deviation of the noise on the latents")
+
+    class In(Ports):
+        vae: Weights["vae"]
+
+    class Out(Ports):
+        vae: Weights["vae"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.decoder import train_decoder
+
+        out, noise = ctx.folder(), self.latent_noise
+        train_decoder(out, x.vae, self.words(), self.loop(ctx), latent_noise=noise, **_runtime(ctx, "decoder"))
+        return self.Out(vae=_describe(out, "vae", "diffusers.vae"))
+
+
+class TrainLatents(_OnPictures, kind="train.latents"):
+    """Draw many scenes and keep their latents, so that the denoiser's training never waits for the autoencoder."""
+
+    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
+
+    count: int = Field(ge=1, description="scenes, rounded up to a multiple of 512")
+    scenes: Literal["single", "all"] = Field("all", description="single: one plain object; all: pairs, colours, hats")
+
+    class In(Ports):
+        vae: Weights["vae"]
+
+    class Out(Ports):
+        latents: Weights["latents"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.latents import encode_scenes
+        from graphflow.nodes.pocket.world import SINGLES, Mixture
+
+        out, mixture = ctx.folder(), SINGLES if self.scenes == "single" else Mixture()
+        runtime = _runtime(ctx, f"latents of {self.scenes} scenes")
+        del runtime["checkpoint"]
+        numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
+        encode_scenes(out, x.vae, self.words(), mixture, **numbers, **runtime)
+        return self.Out(latents=out)
+
+
+class TrainDenoiser(_Training, kind="train.denoiser"):
+    """Train a small Stable Diffusion, UNet and text encoder together: ε-prediction with min-SNR-5 weights."""
+
+    channels: tuple[int, ...] = Field(description="width of each level; the first has no attention")
+    layers: int = Field(1, ge=1, description="residual blocks of a level")
+    heads: int = Field(4, ge=1, description="attention heads")
+    text_width: int = Field(128, ge=32, multiple_of=32, description="width of the text encoder")
+    text_layers: int = Field(2, ge=1, description="layers of the text encoder")
+    simple_until: int = Field(ge=0, description="step up to which only single scenes are drawn")
+    full_from: int = Field(ge=0, description="step from which only scenes of all sorts are drawn")
+    drop_caption: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
+    drop_background: float = Field(0.1, ge=0, le=1, description="share of captions that leave the place open")
+
+    class In(Ports):
+        simple: Weights["latents"]
+        full: Weights["latents"]
+
+    class Out(Ports):
+        denoiser: Weights["denoiser"]
+        text_encoder: Weights["text_encoder"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.denoiser import Curriculum, Size, train_denoiser
+
+        denoiser, text_encoder = ctx.folder(), ctx.folder()
+        with tempfile.TemporaryDirectory(dir=denoiser.parent) as both:
+            train_denoiser(
+                Path(both),
+                x.simple,
+                x.full,
+                self.loop(ctx),
+                size=Size(self.channels, self.layers, self.heads, self.text_width, self.text_layers),
+                curriculum=Curriculum(self.simple_until, self.full_from),
+                drop_caption=self.drop_caption,
+                drop_background=self.drop_background,
+                **_runtime(ctx, "denoiser"),
+            )
+            os.replace(Path(both) / "denoiser", denoiser)
+            os.replace(Path(both) / "text_encoder", text_encoder)
+        return self.Out(
+            denoiser=_describe(denoiser, "denoiser", "diffusers.unet"),
+            text_encoder=_describe(text_encoder, "text_encoder", "transformers.clip_text"),
+        )
+
+
+class TrainCLIP(_Training, kind="train.clip"):
+    """Train a CLIP on pictures and captions of the pocket world."""
+
+    width: int = Field(128, ge=32, multiple_of=32, description="width of both towers and of the common space")
+    patch: int = Field(8, ge=1, description="side of a patch in pixels")
+    layers: int = Field(4, ge=1, description="layers of the image tower")
+    text_layers: int = Field(2, ge=1, description="layers of the text tower")
+    open_background: float = Field(0.15, ge=0, le=1, description="share of captions that leave the place open")
+
+    class In(Ports):
+        pass
+
+    class Out(Ports):
+        clip: Weights["clip"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.clip import train_clip
+
+        out = ctx.folder()
+        names = ("width", "patch", "layers", "text_layers", "open_background")
+        shape = {name: getattr(self, name) for name in names}
+        train_clip(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "clip"))
+        return self.Out(clip=_describe(out, "clip", "transformers.clip", space=f"{SPACE}-clip"))
+
+
+class TrainCaptioner(_Training, kind="train.captioner"):
+    """Train a BLIP that writes the plain caption of a picture of the pocket world."""
+
+    width: int = Field(128, ge=32, multiple_of=32, description="width of encoder and decoder")
+    patch: int = Field(8, ge=1, description="side of a patch in pixels")
+    layers: int = Field(4, ge=1, description="layers of the image encoder")
+    text_layers: int = Field(2, ge=1, description="layers of the text decoder")
+
+    class In(Ports):
+        pass
+
+    class Out(Ports):
+        captioner: Weights["captioner"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.captioner import train_captioner
+
+        out = ctx.folder()
+        shape = {name: getattr(self, name) for name in ("width", "patch", "layers", "text_layers")}
+        train_captioner(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "captioner"))
+        return self.Out(captioner=_describe(out, "captioner", "transformers.blip"))
+
+
+class TrainCaptionWriter(_Training, kind="train.caption_writer"):
+    """Train a T5 that turns a caption and a request into captions before and after the edit."""
+
+    width: int = Field(128, ge=32, multiple_of=32, description="width of the model")
+    layers: int = Field(3, ge=1, description="layers of the encoder, and of the decoder")
+
+    class In(Ports):
+        pass
+
+    class Out(Ports):
+        llm: Weights["llm"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.caption_writer import train_caption_writer
+
+        out, shape = ctx.folder(), {"width": self.width, "layers": self.layers}
+        train_caption_writer(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "caption writer"))
+        return self.Out(llm=_describe(out, "llm", "transformers.seq2seq", template="edit_pair"))
+
+
+class Gates(Node, kind="train.gates"):
+    """Measure the pocket models on pictures that training never saw: a table with what is asked of each."""
+
+    pictures: int = Field(200, ge=1, description="pictures for the autoencoder, CLIP and the captioner")
+    prompts: int = Field(200, ge=1, description="prompts to paint and to judge")
+    inversions: int = Field(40, ge=1, description="pictures to invert and to sample again")
+    edits: int = Field(40, ge=1, description="edits for the floors")
+    writer_edits: int = Field(300, ge=1, description="requests for the caption writer")
+    num_inference_steps: int = Field(50, ge=1, le=999, description="sampling steps")
+    guidance_scale: float = Field(4.0, ge=0, description="classifier-free guidance for the prompts")
+
+    class In(Ports):
+        vae: Model["vae"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+        clip: Model["clip"]
+        captioner: Model["captioner"]
+        llm: Model["llm"]
+
+    class Out(Ports):
+        table: Table
+        autoencoder: Image
+        prompts_sheet: Image
+        inversion: Image
+        edit_floors: Image
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.catalogue import POCKET_64
+        from graphflow.nodes.pocket.gates import Counts, measure
+        from graphflow.nodes.pocket.models import PocketModels
+
+        models = PocketModels(x.vae, x.denoiser, x.text_encoder, x.clip, x.captioner, x.llm)
+        counts = Counts(**self.model_dump())
+        rows, sheets = measure(models, POCKET_64, counts, _runtime(ctx, "gates")["steps"])
+        sheets["prompts_sheet"] = sheets.pop("prompts")
+        return self.Out(table=rows, **sheets)

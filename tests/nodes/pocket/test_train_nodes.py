@@ -1,0 +1,84 @@
+"""The training nodes: the shipped recipe runs as a graph, and a killed node goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from graphflow.node import Context
+from graphflow.nodes.train import TrainCLIP
+from graphflow.session import open_session
+
+TINY: dict[str, Any] = {
+    "first.channels": [8, 8, 16],
+    "simple.count": 1,
+    "simple.workers": 1,
+    "full.count": 1,
+    "full.workers": 1,
+    "diffusion.channels": [16, 32],
+    "diffusion.heads": 2,
+    "diffusion.text_width": 32,
+    "diffusion.text_layers": 1,
+    "diffusion.workers": 1,
+    "clip.width": 32,
+    "clip.layers": 1,
+    "captioner.width": 32,
+    "captioner.layers": 1,
+    "caption_writer.width": 32,
+    "caption_writer.layers": 1,
+    "gates.pictures": 2,
+    "gates.prompts": 2,
+    "gates.inversions": 1,
+    "gates.edits": 2,
+    "gates.writer_edits": 1,
+    "gates.num_inference_steps": 2,
+}
+TRAININGS = ("first", "vae", "diffusion", "clip", "captioner", "caption_writer")
+SHORT = {f"{node}.{name}": value for node in TRAININGS for name, value in (("num_steps", 1), ("batch_size", 2))}
+
+
+def test_the_recipe_trains_models_that_the_gates_can_load(tmp_path: Path) -> None:
+    session = open_session("train/pocket", settings=TINY | SHORT, store=tmp_path / "store", device="cpu")
+    run = session.run()
+    gates = {row["gate"]: row for row in run["table"]}
+    assert gates["autoencoder: PSNR, dB"]["measured"] > 0
+    assert gates["captioner: objects"]["pass"] is False, "nothing can be right after one step"
+    assert gates["do nothing: background PSNR, dB"]["measured"] == 60
+    assert run["prompts"].width > 128
+    for role in ("vae", "denoiser", "text_encoder", "clip", "captioner", "caption_writer"):
+        assert (run[role] / "graphflow.json").is_file()
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+class KilledContext(Context):
+    """A context whose run is killed before its third step."""
+
+    def steps(self, iterable: Iterable[Any], total: int | None = None, label: str = "") -> Iterator[Any]:
+        for number, item in enumerate(iterable):
+            if number == 2:
+                raise Killed
+            yield item
+
+
+def test_a_killed_node_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphflow.nodes.pocket.training import loop
+
+    hours = itertools.count(step=3600.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(hours))  # so that every step is worth a checkpoint
+    node = TrainCLIP(num_steps=3, batch_size=2, width=32, patch=16, layers=1, text_layers=1)
+    with pytest.raises(Killed):
+        node.run(node.In(), KilledContext(checkpoint=tmp_path / "kept", out=tmp_path))
+    assert any((tmp_path / "kept").iterdir())
+    resumed = node.run(node.In(), Context(checkpoint=tmp_path / "kept", out=tmp_path))
+    whole = node.run(node.In(), Context(out=tmp_path))
+    a, b = (load_file(out.clip / "model.safetensors") for out in (resumed, whole))
+    assert all(torch.equal(a[name], b[name]) for name in a)
