@@ -262,7 +262,7 @@ class Gates(Node, kind="train.gates"):
     prompts: int = Field(200, ge=1, description="prompts to paint and to judge")
     inversions: int = Field(40, ge=1, description="pictures to invert and to sample again")
     edits: int = Field(40, ge=1, description="edits for the floors")
-    writer_edits: int = Field(300, ge=1, description="requests for the caption writer")
+    writer_edits: int = Field(150, ge=1, description="requests for the caption writer")
     num_inference_steps: int = Field(50, ge=1, le=999, description="sampling steps")
     guidance_scale: float = Field(4.0, ge=0, description="classifier-free guidance for the prompts")
 

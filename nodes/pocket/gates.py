@@ -40,7 +40,7 @@ class Counts:
     prompts: int = 200
     inversions: int = 40
     edits: int = 40
-    writer_edits: int = 300
+    writer_edits: int = 150
     num_inference_steps: int = 50
     guidance_scale: float = 4.0
 
