@@ -1,0 +1,96 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from graphflow.nodes.pocket.training.loop import Loop, all_steps, fit, in_processes
+
+LOOP = Loop(count=6, batch_size=4, learning_rate=0.05, warmup=1, ema=0.9, bfloat16=False, save_seconds=0)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def line():
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def loss_of(model):
+    def loss(step):
+        x = torch.randn(step.batch_size, 3, generator=step.torch_rng)
+        return (model(x) - x.sum(1, keepdim=True) - step.rng.random()).square().mean()
+
+    return loss
+
+
+def only(count):
+    def steps(numbers):
+        for number in numbers:
+            if number == count:
+                raise Interrupted
+            yield number
+
+    return steps
+
+
+def test_the_loss_falls():
+    model = line()
+    before = [p.clone() for p in model.parameters()]
+    losses = []
+
+    def watched(step):
+        losses.append(loss_of(model)(step))
+        return losses[-1]
+
+    fit(model, watched, Loop(count=60, batch_size=16, learning_rate=0.05, warmup=1), None, all_steps, print)
+    assert losses[-1] < losses[0] / 4
+    assert not torch.equal(before[0], model.weight)
+
+
+def test_a_run_that_was_cut_off_ends_with_the_parameters_of_one_that_was_not(tmp_path):
+    whole = line()
+    fit(whole, loss_of(whole), LOOP, tmp_path / "whole", all_steps, print)
+
+    first, second = line(), line()
+    with pytest.raises(Interrupted):
+        fit(first, loss_of(first), LOOP, tmp_path / "cut", only(3), print)
+    said = []
+    fit(second, loss_of(second), LOOP, tmp_path / "cut", all_steps, said.append)
+
+    assert said[0] == "resumed at step 3"
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+def test_a_checkpoint_is_safetensors_and_json_and_only_the_newest_is_kept(tmp_path):
+    model = line()
+    fit(model, loss_of(model), LOOP, tmp_path, all_steps, print)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.json", "step-6.safetensors"]
+    assert json.loads((tmp_path / "last.json").read_text()) == {"done": 6, "file": "step-6.safetensors"}
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    model, again = line(), line()
+    fit(model, loss_of(model), LOOP, tmp_path, all_steps, print)
+    fit(again, loss_of(again), LOOP, tmp_path, only(0), print)
+    assert torch.equal(model.weight, again.weight)
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (9, 1.0), (60, 1.0), (80, 0.5), (100, 0.0)])
+def test_the_learning_rate_warms_up_stays_flat_and_falls(step, rate):
+    assert Loop(count=100, batch_size=1, learning_rate=1.0, warmup=10, flat=0.6).rate_at(step) == pytest.approx(rate)
+
+
+def fitted_weight(steps, log):
+    model = line()
+    fit(model, loss_of(model), Loop(count=4, batch_size=4, learning_rate=0.05, average_every=2), None, steps, log)
+    return model.weight.detach()
+
+
+def test_two_processes_agree_on_parameters_that_neither_has_alone():
+    alone = fitted_weight(all_steps, print)
+    together = in_processes(fitted_weight, 2, all_steps, print)
+    assert torch.isfinite(together).all()
+    assert not torch.equal(alone, together)
