@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,7 +270,8 @@ def _strict(cls: Any, folder: Path, **how: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
-        model, report = cls.from_pretrained(folder, output_loading_info=True, **how)
+        with _no_bars():
+            model, report = cls.from_pretrained(folder, output_loading_info=True, **how)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {cls.__name__}: {error}") from error
     missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -275,6 +279,20 @@ def _strict(cls: Any, folder: Path, **how: Any) -> Any:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise GraphflowError(f"{folder} is no {cls.__name__}: {len(missing)} weights are missing or misshapen: {some}")
     return model
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The libraries' own progress bars would tear the display of the run."""
+    found = [sys.modules.get(f"{library}.utils.logging") for library in ("diffusers", "transformers")]
+    enabled = [logging for logging in found if logging is not None and logging.is_progress_bar_enabled()]
+    for logging in enabled:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in enabled:
+            logging.enable_progress_bar()
 
 
 def _tokenizer(cls: Any, folder: Path) -> Any:
