@@ -133,7 +133,7 @@ def _ask_for_pairs(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptio
         temperature=request.temperature if attempt else 0.0,
         top_p=request.top_p,
     )
-    found = [pair for answer in answers if (pair := parse_pair(answer))]
+    found = [p for answer in answers if (p := parse_pair(answer)) and not reversed_pair(*p, request)]
     before = distinct(b for b, _ in found)
     return EditCaptions(before, distinct((a for _, a in found), but=[request.caption, *before])), answers[-1]
 
@@ -198,6 +198,22 @@ def parse_pair(text: str) -> tuple[str, str] | None:
         return None
     before, after = tidy(found[1]), tidy(found[2])
     return (before, after) if before and after and before.lower() != after.lower() else None
+
+
+def reversed_pair(before: str, after: str, request: Request) -> bool:
+    """Whether a pair describes the edit backwards: it is the caption after the edit that looks like the picture's.
+
+    Words of the picture's caption speak for a caption, words that only the instruction has speak against it. Small
+    models sometimes turn an edit round, and one such pair cancels a good one in the direction.
+    """
+    known = set(request.caption.lower().split())
+    new = set(request.instruction.lower().split()) - known
+
+    def likeness(caption: str) -> int:
+        words = set(caption.lower().split())
+        return len(words & known) - len(words & new)
+
+    return likeness(after) > likeness(before)
 
 
 def tidy(caption: str) -> str:

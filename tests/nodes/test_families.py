@@ -141,16 +141,16 @@ def writer(*answers):
 
 def test_captions_before_and_after(caplog):
     node = BeforeAfter(num_captions=1)
-    out = node.run(BeforeAfter.In(caption="a cat", instruction="x", model=writer("before: b after: a")), Context())
-    assert (out.before, out.after, out.target) == (["b"], ["a"], "a")
+    out = node.run(BeforeAfter.In(caption="a cat", instruction="x", model=writer("before: cat after: dog")), Context())
+    assert (out.before, out.after, out.target) == (["cat"], ["dog"], "dog")
 
 
 def test_fewer_captions_than_wanted_are_warned_of(caplog):
     caplog.set_level(logging.INFO, "graphflow.node")
     node = BeforeAfter(num_captions=2, max_retries=1)
-    model = writer("before: b after: a", "nothing")
+    model = writer("before: cat after: dog", "nothing")
     out = node.run(BeforeAfter.In(caption="a cat", instruction="x", model=model), Context())
-    assert out.after == ["a"]
+    assert out.after == ["dog"]
     assert "gave 1 captions before and 1 after; 2 were wanted" in caplog.text
 
 

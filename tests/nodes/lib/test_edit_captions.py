@@ -15,6 +15,7 @@ from graphflow.nodes.lib.edit_captions import (
     number,
     parse_lists,
     parse_pair,
+    reversed_pair,
     tidy,
     write_captions,
 )
@@ -213,6 +214,23 @@ def test_what_follows_an_unfinished_first_list_does_not_count_as_its_second():
 )
 def test_pairs(text, pair):
     assert parse_pair(text) == pair
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "turned"),
+    [
+        ("a cat at home", "a dog at home", False),
+        ("a dog at home", "a cat at home", True),
+        ("a cat", "a cat with a crown", False),
+        ("my pet", "my toy", False),
+        ("a kitten at home", "a dog at home", False),
+        ("a dog at home", "a kitten at home", True),
+    ],
+)
+def test_pairs_that_describe_the_edit_backwards_are_left_out(before, after, turned):
+    assert reversed_pair(before, after, Request(CAT, "turn the cat into a dog")) is turned
+    llm = Scripted([f"before: {before} after: {after}"], ["before: one cat after: one dog"], template="edit_pair")
+    assert ask(llm, n=1).before == (["one cat"] if turned else [before])
 
 
 NOISE = st.lists(
