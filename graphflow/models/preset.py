@@ -48,7 +48,7 @@ def load_preset(value: str | YamlMap, mark: Mark, folder: Path | None) -> Preset
         InvalidError: with every problem of the preset.
     """
     if isinstance(value, YamlMap):
-        return _Reader(mark, folder).preset("inline", value)
+        return _Reader(mark, folder, inline=True).preset("inline", value)
     shipped = shipped_presets()
     if value in shipped:
         return _read_preset_file(shipped[value], value)
@@ -93,8 +93,8 @@ def _read_preset_file(path: Path, name: str) -> Preset:
 
 
 class _Reader:
-    def __init__(self, mark: Mark, folder: Path | None, space: str | None = None) -> None:
-        self.mark, self.folder, self.space = mark, folder, space
+    def __init__(self, mark: Mark, folder: Path | None, space: str | None = None, inline: bool = False) -> None:
+        self.mark, self.folder, self.space, self.inline = mark, folder, space, inline
         self.problems: list[Diagnostic] = []
 
     def preset(self, name: str, data: YamlMap) -> Preset:
@@ -155,6 +155,16 @@ class _Reader:
         hub = entry.get("hub")
         if hub is not None and not _HUB_NAME.fullmatch(str(hub)):
             self.problem(mark_of(entry, "hub", mark), "GF123", f"{hub!r} is no repository name", "expected owner/name")
+        if entry.get("endpoint") and self.folder is None:
+            where = mark_of(entry, "endpoint", mark)
+            self.problem(where, "GF121", f"model '{name}' of a picture's graph can't call a service", "use --models")
+        if self.inline and "api_key_env" in options:
+            hint = "put the model into a preset file of your own and name it after --models"
+            self.problem(mark_of(options, "api_key_env", mark), "GF121", "a graph can't ask for a key", hint)
+        for key in ("packaged", "part"):
+            if ".." in Path(str(entry.get(key) or "")).parts or Path(str(entry.get(key) or "")).is_absolute():
+                where = mark_of(entry, key, mark)
+                self.problem(where, "GF123", f"'{key}:' of model '{name}' leaves its folder: {entry[key]}")
         path = self.path(name, entry, mark)
         if len(self.problems) > before or loader is None:
             return None

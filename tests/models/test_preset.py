@@ -67,8 +67,21 @@ def test_mistakes_of_a_preset(text: str, says: str) -> None:
 
 def test_a_graph_out_of_a_picture_opens_no_path() -> None:
     assert "can't open a path" in problems("vae: {loader: diffusers.vae, path: /etc}", None)
+    assert "can't call a service" in problems("llm: {loader: openai, endpoint: 'http://x/v1'}", None)
     with pytest.raises(InvalidError, match="can't open the file"):
         load_preset("/etc/x.yaml", MARK, None)
+
+
+@pytest.mark.parametrize("text", ["packaged: ../../etc", "packaged: /etc", "packaged: x, part: ../y"])
+def test_a_model_stays_in_its_folder(text: str) -> None:
+    assert "leaves its folder" in problems(f"vae: {{loader: diffusers.vae, {text}}}")
+
+
+def test_only_a_preset_file_can_ask_for_a_key(graph_file: Callable[..., Path]) -> None:
+    entry = "{loader: openai, endpoint: 'https://x/v1', options: {model: m, api_key_env: X_API_KEY}}"
+    assert "a graph can't ask for a key" in problems(f"llm: {entry}")
+    path = graph_file(f"graphflow-preset: 1\nmodels:\n  llm: {entry}\n", "service.yaml")
+    assert load_preset("service.yaml", MARK, path.parent).models["llm"].options["api_key_env"] == "X_API_KEY"
 
 
 GRAPH = """graphflow: 1
