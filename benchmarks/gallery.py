@@ -1,0 +1,57 @@
+"""The README's picture of edits: before, edited, and the exact truth, for the shipped example pictures.
+
+python benchmarks/gallery.py graphs/pictures/readme_edits.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import graphflow
+from graphflow.nodes.pocket.catalogue import POCKET_64
+from graphflow.nodes.pocket.edits import held_out_edits
+from graphflow.nodes.pocket.sheets import INK, PAPER
+from graphflow.nodes.pocket.world import render
+
+SIDE, GAP, LABEL = 150, 8, 20
+
+
+def sheet(columns: list[tuple[str, list[Image.Image]]], rows: list[str]) -> Image.Image:
+    """One column an edit with its instruction above it, one row a stage with its name on the left."""
+    left, font = 92, ImageFont.load_default(size=13)
+    size = (left + len(columns) * (SIDE + GAP), LABEL + len(rows) * (SIDE + GAP))
+    out = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(out)
+    for row, name in enumerate(rows):
+        draw.text((left - 10, LABEL + row * (SIDE + GAP) + SIDE / 2), name, INK, font, anchor="rm")
+    for number, (instruction, pictures) in enumerate(columns):
+        x = left + number * (SIDE + GAP)
+        draw.text((x + SIDE / 2, 3), instruction, INK, ImageFont.load_default(size=11), anchor="ma")
+        for row, picture in enumerate(pictures):
+            big = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            out.paste(big, (x, LABEL + row * (SIDE + GAP)))
+    return out
+
+
+def main() -> None:
+    """Edit and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="the picture to write")
+    parser.add_argument("--edits", type=int, nargs="*", default=[0, 1, 2, 3, 4, 5], help="which of the held-out edits")
+    arguments = parser.parse_args()
+    session = graphflow.load("pix2pix_on_the_fly", device="cpu")
+    edits = held_out_edits(max(arguments.edits) + 1, POCKET_64)
+    columns = []
+    for edit in (edits[number] for number in arguments.edits):
+        before, truth = render(edit.before, POCKET_64.size), render(edit.after, POCKET_64.size)
+        done = session.run(image=before, instruction=edit.instruction)
+        columns.append((edit.instruction, [before, done["image"], truth]))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(columns, ["before", "edited", "truth"]).save(arguments.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
