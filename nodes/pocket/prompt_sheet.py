@@ -1,6 +1,6 @@
 """The README's page of pictures made from prompts alone, none chosen among several tries.
 
-    python -m graphflow.nodes.pocket.prompt_sheet graphs/pictures/pocket_prompts.png
+python -m graphflow.nodes.pocket.prompt_sheet graphs/pictures/pocket_prompts.png
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from .gates import Counts, paint
-from .models import WEIGHTS, PocketModels
+from .models import WEIGHTS, load_models
 from .sheets import contact_sheet
 
 PROMPTS = """
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with the models")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    pictures = paint(PocketModels(arguments.weights), PROMPTS, arguments.seed, Counts())
+    pictures = paint(load_models(arguments.weights), PROMPTS, arguments.seed, Counts())
     sheet = contact_sheet(pictures, columns=8, labels=PROMPTS)
     sheet.quantize(256, dither=Image.Dither.NONE).save(arguments.out, optimize=True)
 
