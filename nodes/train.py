@@ -97,25 +97,6 @@ class TrainAutoencoder(_Training, kind="train.autoencoder"):
         return self.Out(vae=_describe(out, "vae", "diffusers.vae"))
 
 
-class TrainDecoder(_Training, kind="train.decoder"):
-    """Go on training the decoder of an autoencoder on noiseless latents; the encoder, and so every latent, stays."""
-
-    latent_noise: float = Field(0.05, ge=0, description="deviation of the noise on the latents")
-
-    class In(Ports):
-        vae: Weights["vae"]
-
-    class Out(Ports):
-        vae: Weights["vae"]
-
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.pocket.training.decoder import train_decoder
-
-        out, noise = ctx.folder(), self.latent_noise
-        train_decoder(out, x.vae, self.words(), self.loop(ctx), latent_noise=noise, **_runtime(ctx, "decoder"))
-        return self.Out(vae=_describe(out, "vae", "diffusers.vae"))
-
-
 class TrainLatents(_OnPictures, kind="train.latents"):
     """Draw many scenes and keep their latents, so that the denoiser's training never waits for the autoencoder."""
 

@@ -16,7 +16,7 @@ from graphflow.nodes.train import TrainCLIP
 from graphflow.session import open_session
 
 TINY: dict[str, Any] = {
-    "first.channels": [8, 8, 16],
+    "vae.channels": [8, 8, 16],
     "simple.count": 1,
     "simple.workers": 1,
     "full.count": 1,
@@ -31,6 +31,7 @@ TINY: dict[str, Any] = {
     "captioner.width": 32,
     "captioner.layers": 1,
     "caption_writer.width": 32,
+    "caption_writer.workers": 1,
     "caption_writer.layers": 1,
     "gates.pictures": 2,
     "gates.prompts": 2,
@@ -39,7 +40,7 @@ TINY: dict[str, Any] = {
     "gates.writer_edits": 1,
     "gates.num_inference_steps": 2,
 }
-TRAININGS = ("first", "vae", "diffusion", "clip", "captioner", "caption_writer")
+TRAININGS = ("vae", "diffusion", "clip", "captioner", "caption_writer")
 SHORT = {f"{node}.{name}": value for node in TRAININGS for name, value in (("num_steps", 1), ("batch_size", 2))}
 
 

@@ -15,7 +15,6 @@ from graphflow.nodes.pocket.training.autoencoder import train_autoencoder
 from graphflow.nodes.pocket.training.caption_writer import train_caption_writer
 from graphflow.nodes.pocket.training.captioner import train_captioner
 from graphflow.nodes.pocket.training.clip import train_clip
-from graphflow.nodes.pocket.training.decoder import train_decoder
 from graphflow.nodes.pocket.training.denoiser import Curriculum, Size, train_denoiser
 from graphflow.nodes.pocket.training.latents import encode_scenes
 from graphflow.nodes.pocket.training.loop import Loop, all_steps
@@ -75,13 +74,8 @@ def small(train: Train, **shape: Any) -> Callable[..., None]:
     return run
 
 
-@pytest.fixture(params=["autoencoder", "decoder", "denoiser", "clip", "captioner", "caption_writer"])
+@pytest.fixture(params=["autoencoder", "denoiser", "clip", "captioner", "caption_writer"])
 def train(request: pytest.FixtureRequest) -> Callable[..., None]:
-    if request.param == "decoder":
-        folder = request.getfixturevalue("vae")
-        return lambda out, loop, checkpoint, steps, log: train_decoder(
-            out, folder, POCKET_64, loop, latent_noise=0.1, checkpoint=checkpoint, steps=steps, log=log
-        )
     if request.param == "denoiser":
         folder = request.getfixturevalue("latents")
         size = Size(channels=(16, 32), layers=1, heads=2, text_width=32, text_layers=1)
