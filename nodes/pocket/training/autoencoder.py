@@ -54,14 +54,14 @@ def train_autoencoder(
 
     Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean over the latents).
     """
-    arguments = dict(
-        out=out,
-        words=words,
-        loop=loop,
-        channels=channels,
-        layers=layers,
-        kl_weight=kl_weight,
-    )
+    arguments = {
+        "out": out,
+        "words": words,
+        "loop": loop,
+        "channels": channels,
+        "layers": layers,
+        "kl_weight": kl_weight,
+    }
     in_processes(_train, loop.workers, steps, log, checkpoint=checkpoint, **arguments)
 
 
