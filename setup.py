@@ -1,4 +1,4 @@
-"""Package list: nodes/ and graphs/ lie at the repository's root and are imported as graphflow.nodes and graphflow.graphs."""
+"""Packages: nodes/ and graphs/ lie at the root and are imported as graphflow.nodes and graphflow.graphs."""
 
 from setuptools import find_packages, setup
 
