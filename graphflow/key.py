@@ -6,6 +6,7 @@ one changed. Nothing of the machine, the process or the file's place is in a key
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def differences(old: Parts, new: Parts) -> list[str]:
         out.append(f"parameter {name} {_short(before)} → {_short(after)}")
     out += [f"input {name}" for name, _, _ in _changed(old["inputs"], new["inputs"])]
     for name, before, after in _changed(old["models"], new["models"]):
-        out.append(f"model {name} {before or 'none'} → {after or 'none'}")
+        out.append(f"{'model' if name == 'model' else f'model {name}'} {_brief(before)} → {_brief(after)}")
     if old["numerics"] != new["numerics"]:
         out.append(f"numerics {old['numerics']} → {new['numerics']}")
     if old["codecs"] != new["codecs"]:
@@ -78,6 +79,11 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
     names = [*old, *(n for n in new if n not in old)]
     pairs = [(n, old.get(n, _ABSENT), new.get(n, _ABSENT)) for n in names]
     return [(n, a, b) for n, a, b in pairs if a != b]
+
+
+def _brief(fingerprint: str) -> str:
+    """A fingerprint with digests and commits cut to eight digits."""
+    return re.sub(r"[0-9a-f]{16,}", lambda match: match[0][:8], fingerprint)
 
 
 def _short(value: Any) -> str:
