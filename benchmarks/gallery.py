@@ -6,6 +6,7 @@ python benchmarks/gallery.py graphs/pictures/readme_edits.png
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,7 +17,7 @@ from graphflow.nodes.pocket.edits import held_out_edits
 from graphflow.nodes.pocket.sheets import INK, PAPER
 from graphflow.nodes.pocket.world import render
 
-SIDE, GAP, LABEL = 150, 8, 20
+SIDE, GAP, LABEL = 150, 8, 34
 
 
 def sheet(columns: list[tuple[str, list[Image.Image]]], rows: list[str]) -> Image.Image:
@@ -29,7 +30,8 @@ def sheet(columns: list[tuple[str, list[Image.Image]]], rows: list[str]) -> Imag
         draw.text((left - 10, LABEL + row * (SIDE + GAP) + SIDE / 2), name, INK, font, anchor="rm")
     for number, (instruction, pictures) in enumerate(columns):
         x = left + number * (SIDE + GAP)
-        draw.text((x + SIDE / 2, 3), instruction, INK, ImageFont.load_default(size=11), anchor="ma")
+        text = "\n".join(textwrap.wrap(instruction, 30, max_lines=2))
+        draw.text((x + SIDE / 2, LABEL - 6), text, INK, ImageFont.load_default(size=11), anchor="md", align="center")
         for row, picture in enumerate(pictures):
             big = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             out.paste(big, (x, LABEL + row * (SIDE + GAP)))
