@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
@@ -185,7 +186,11 @@ def test_ctrl_c_in_the_middle_of_a_node(folder: Path, graph_file: Callable[[str,
     (folder / "slow.yaml").write_text(text)
     command = [sys.executable, "-c", "from graphflow.cli import main; main()", "run", "slow.yaml", "-i", "image=a.png",
                "--nodes", "slow.py", "--nodes", samples.__file__, "--out", "out"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    # A job in the background ignores SIGINT, and its children would inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=heed
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3"):
