@@ -192,10 +192,8 @@ def _package(module: str, file: str) -> _Package:
     if module.startswith(STANDARD + "."):
         return _standard()
     own = ".".join(module.split(".")[: 2 if module.startswith(USER + ".") else 1])
-    folder = file.removesuffix(_PACKAGE).removesuffix(".py")
-    for _ in range(module.count(".") - own.count(".")):
-        folder = os.path.dirname(folder)
-    return _Package([_Root(own, folder), *_standard().roots])
+    folders = getattr(sys.modules.get(own), "__path__", None) or [file.removesuffix(".py")]
+    return _Package([*(_Root(own, folder) for folder in folders), *_standard().roots])
 
 
 @cache

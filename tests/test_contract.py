@@ -11,9 +11,9 @@ import pytest
 from graphflow import registry
 from graphflow.check import check
 from graphflow.codecs import CODECS
-from graphflow.errors import Mark, UsageError
+from graphflow.errors import Mark
 from graphflow.models.preset import load_preset, shipped_presets
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import Field, Node, Ports
 from graphflow.ports import Model, PortType, Text, Weights, type_by_name
 from graphflow.spec import load_spec, shipped_graphs
 
@@ -73,22 +73,6 @@ print([m for m in ("torch", "diffusers", "transformers", "huggingface_hub", "net
     assert found.stdout.strip() == "[]"
 
 
-def test_two_claims_on_a_kind_name_both() -> None:
-    with pytest.raises(UsageError, match=r"two nodes claim the kind 'sample.shout': .*Shout and .*Other"):
-
-        class Other(Node, kind="sample.shout"):
-            """Another."""
-
-            class In(Ports):
-                text: Text
-
-            class Out(Ports):
-                text: Text
-
-            def run(self, x: object, ctx: Context) -> object:
-                raise NotImplementedError
-
-
 def test_a_node_without_a_description_is_refused() -> None:
     with pytest.raises(TypeError, match="parameter 'n' has no description"):
 
@@ -120,12 +104,3 @@ def test_ports_say_what_is_wrong() -> None:
 
     with pytest.raises(TypeError, match="Wrong.thing: .* is not a port type"):
         Wrong(thing={})
-
-
-def test_a_file_of_nodes_is_imported_only_when_named(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("raise ValueError('broken')")
-    with pytest.raises(UsageError, match="mine.py failed to import: ValueError: broken"):
-        registry.load_file(path)
-    with pytest.raises(UsageError, match="is not a Python file"):
-        registry.load_file(tmp_path / "none.py")
