@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import samples
 
+import graphflow.nodes  # noqa: F401  before transformers: it lets a torchvision without its C++ library be imported
 from graphflow.store import Store
 
 
