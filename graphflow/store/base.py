@@ -1,0 +1,53 @@
+"""What all parts of a store share: its folder, its index, and who it is among the processes that use it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+
+from graphflow.errors import StoreError
+from graphflow.store.index import Index
+from graphflow.store.owners import Owner
+from graphflow.store.records import Row
+
+FOLDERS = ("blobs", "tmp", "checkpoints")
+GRAIN = 60.0  # seconds; the time of last use is not kept more exactly, so that a rerun writes nothing
+
+
+class Base:
+    """An open store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        try:
+            for name in FOLDERS:
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the store {self.folder} can't be opened: {error}") from error
+        self.index = Index(self.folder)
+        self.owner = Owner(self.index)
+        self.asking = threading.Lock()
+        self.held: set[str] = set()  # keys that a thread of this process computes
+        self.fetched: dict[str, Row] = {}
+        self._close = weakref.finalize(self, _close, self.owner, self.index)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was found damaged and set aside, for the user to know."""
+        return self.index.warnings
+
+    def close(self) -> None:
+        """Close the store: its leases and runs end. Closing twice does nothing."""
+        self._close()
+
+    def new_temporary(self, suffix: str = "") -> Path:
+        """A path in tmp/ that nobody has. Its name tells whose it is: what a dead process left is removed at once."""
+        self.owner.register()
+        return self.folder / "tmp" / f"{self.owner.id}-{os.urandom(8).hex()}{suffix}"
+
+
+def _close(owner: Owner, index: Index) -> None:
+    owner.leave()
+    index.close()

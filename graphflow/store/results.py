@@ -1,0 +1,162 @@
+"""Results: looking them up, one by one or a graph at a time, recording them, and what they cost."""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from graphflow.errors import DamagedBlobError, UsageError
+from graphflow.store.base import GRAIN
+from graphflow.store.records import COLUMNS, Result, parts_of, result_of, row_of
+from graphflow.store.values import Prepared, Values
+
+# A power failure may cost at most this much computing: results are synced to the disk once they add up to it.
+UNSYNCED_SECONDS = 0.5
+_BY_KEY = f"SELECT {COLUMNS} FROM results WHERE key = ?"
+_WITH_PARTS = f"SELECT {COLUMNS}, parts, parts_mark FROM results"
+_CLOCK = "SELECT value FROM meta WHERE name = 'clock'"
+_RECORD = f"""INSERT OR REPLACE INTO results ({COLUMNS}, parts, parts_mark, clock)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ({_CLOCK}))"""
+PREFIX_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What nodes of a kind took lately: medians of seconds and bytes over `count` results."""
+
+    seconds: float
+    bytes: int
+    count: int
+
+
+class Results(Values):
+    """The results of a store."""
+
+    _unsynced = 0.0
+    _fetched_at: tuple[Any, ...] = ()
+
+    def result(self, key: str) -> Result | None:
+        """The result stored under a key; None when there is none, or when its entry was damaged."""
+        row = self.fetched.get(key) or self.index.row(_BY_KEY, (key,))
+        return None if row is None or row[0] != key else result_of(row, self._parts)
+
+    def prefetch(self, graph: str, limit: int = 10_000) -> None:
+        """Read the latest results of a graph at once, so that `result` finds them in memory.
+
+        What other processes record later is found as well; what they remove is noticed when its value is read.
+        """
+        now = (graph, limit, self.index.row("PRAGMA data_version"))
+        if now != self._fetched_at:
+            sql = f"SELECT {COLUMNS} FROM results WHERE graph = ? ORDER BY id DESC LIMIT ?"
+            self.fetched = {row[0]: row for row in self.index.rows(sql, (graph, limit))}
+            self._fetched_at = now
+
+    def record(self, result: Result, values: Iterable[Prepared] = ()) -> None:
+        """Enter a result, together with its prepared values, and give back the lease on its key: one transaction.
+
+        Values that are not in the store are allowed: their digests stand for them.
+
+        Raises:
+            StoreError: it could not be written; nothing of it is in the store.
+        """
+        prepared = list(values)
+        row = row_of(result, time.time())
+        self._unsynced += result.seconds
+        durable = self._unsynced >= UNSYNCED_SECONDS
+
+        def work(db: sqlite3.Connection) -> None:
+            self.commit_blobs(db, [blob for p in prepared for blob in p.blobs])
+            db.execute(_RECORD, row)
+            if result.key in self.held:
+                db.execute("DELETE FROM leases WHERE key = ? AND owner = ?", (result.key, self.owner.id))
+
+        try:
+            self.index.write("recording a result", work, durable)
+        finally:
+            for p in prepared:
+                p.discard()
+        if durable:
+            self._unsynced = 0.0
+        self.fetched.pop(result.key, None)
+        self.held.discard(result.key)
+
+    def forget(self, key: str) -> None:
+        """Remove a result, so that its node runs again; its values stay until they are collected."""
+        self.index.statement("forgetting a result", "DELETE FROM results WHERE key = ?", (key,))
+        self.fetched.pop(key, None)
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Note that results were used just now: they are the last to be evicted."""
+        now = time.time()
+        known = self.fetched
+        old = [k for k in keys if k not in known or known[k][10] < now - GRAIN]
+        if not old:
+            return
+        sql = f"UPDATE results SET used = ?, clock = ({_CLOCK}) WHERE key = ? AND used < ?"
+        rows = [(now, k, now - GRAIN) for k in old]
+        self.index.write("noting use", lambda db: db.executemany(sql, rows))
+
+    def earlier(self, kind: str, node: str, limit: int = 50) -> list[Result]:
+        """The latest results of a kind, those of a node of this name first."""
+        sql = f"{_WITH_PARTS} WHERE kind = ? AND node = ? ORDER BY id DESC LIMIT ?"
+        rows = self.index.rows(sql, (kind, node, limit))
+        if len(rows) < limit:
+            # Rows of this node may come up again here; there are at most as many as we have.
+            sql = f"{_WITH_PARTS} WHERE kind = ? ORDER BY id DESC LIMIT ?"
+            others = [row for row in self.index.rows(sql, (kind, limit)) if row[3] != node]
+            rows += others[: limit - len(rows)]
+        return self._whole(rows)
+
+    def all_results(self, kind: str | None = None, limit: int = -1) -> list[Result]:
+        """Every result, or those of a kind, latest first."""
+        where = "" if kind is None else "WHERE kind = ?"
+        sql = f"{_WITH_PARTS} {where} ORDER BY created DESC, id DESC LIMIT ?"
+        return self._whole(self.index.rows(sql, (limit,) if kind is None else (kind, limit)))
+
+    def find_key(self, prefix: str) -> str:
+        """The only key that begins like this.
+
+        Raises:
+            UsageError: the prefix is too short, or no key or several keys begin like this.
+        """
+        prefix = prefix.lower()
+        if len(prefix) < PREFIX_DIGITS or set(prefix) - set("0123456789abcdef"):
+            raise UsageError(f"'{prefix}' is no key: expected at least {PREFIX_DIGITS} hexadecimal digits of one")
+        sql = "SELECT key FROM results WHERE key >= ? AND key < ? LIMIT 3"
+        found = [str(row[0]) for row in self.index.rows(sql, (prefix, prefix + "g"))]
+        if len(found) != 1:
+            several = f"several keys begin with {prefix}: {', '.join(k[:16] for k in found)}, …"
+            raise UsageError(several if found else f"no stored result has a key that begins with {prefix}")
+        return found[0]
+
+    def cost(self, kind: str, node: str | None = None, window: int = 20) -> Cost | None:
+        """What nodes of a kind, or of this name, took lately; None when none was recorded."""
+        where, values = ("kind = ?", (kind,)) if node is None else ("kind = ? AND node = ?", (kind, node))
+        sql = f"SELECT seconds, bytes FROM results WHERE {where} ORDER BY id DESC LIMIT ?"
+        rows = self.index.rows(sql, (*values, window))
+        if not rows:
+            return None
+        return Cost(statistics.median(r[0] for r in rows), int(statistics.median(r[1] for r in rows)), len(rows))
+
+    def _parts(self, key: str) -> dict[str, Any]:
+        row = self.index.row("SELECT parts, parts_mark FROM results WHERE key = ?", (key,))
+        if row is None:
+            raise DamagedBlobError(f"the result {key[:12]} is no longer in the store")
+        return parts_of(key, *row)
+
+    def _whole(self, rows: Iterable[Any]) -> list[Result]:
+        """The results in rows with parts, without those that were damaged."""
+        found = []
+        for row in rows:
+            try:
+                parts = parts_of(row[0], row[-2], row[-1])
+            except DamagedBlobError:
+                continue
+            result = result_of(row, lambda _, parts=parts: parts)  # type: ignore[misc]
+            if result is not None:
+                found.append(result)
+        return found
