@@ -1,13 +1,14 @@
 """The static check: from a graph file to a checked, typed DAG; every error at once, nothing loaded.
 
-`check` looks up kinds, validates parameters, follows every edge, compares port types and model spaces, and finds
-cycles. It collects diagnostics as it goes, so that an author sees all mistakes of a file in one go.
+`check` looks up kinds, reads sub-graphs, validates parameters, follows every edge, compares port types and model
+spaces, and finds cycles. It collects diagnostics as it goes, so that an author sees all mistakes in one go.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from graphflow import registry
+from graphflow.constants import read_constant
 from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean
-from graphflow.graph import Edge, Graph, GraphNode, override
+from graphflow.flatten import Flat, flatten
+from graphflow.graph import Graph, override
 from graphflow.models.preset import Preset, load_preset
-from graphflow.models.refs import ModelRef
 from graphflow.node import Node
 from graphflow.ports import CONVERSIONS, ModelRole, Port, PortType
-from graphflow.spaces import unify
-from graphflow.spec import GraphSpec, NodeSpec, Ref
+from graphflow.scope import Scope, ScopeNode
+from graphflow.spaces import SpaceConflict, unify
+from graphflow.spec import Edge, GraphSpec, NodeSpec, Ref, load_subgraph, shipped_graphs
 
+MAX_NESTING = 16
 _EDGE_LIKE = re.compile(r"([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
 
 
@@ -33,7 +37,7 @@ def check(
     models_folder: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Graph:
-    """Check a graph completely.
+    """Check a graph completely, with all its sub-graphs.
 
     Args:
         spec: the graph file.
@@ -42,96 +46,160 @@ def check(
 
     Raises:
         InvalidError: with all diagnostics, sorted by place.
+        UsageError: a setting names no node.
     """
-    checker = _Checker(override(spec, settings or {}))
-    return checker.check(models, models_folder, dict(settings or {}))
+    settings = dict(settings or {})
+    problems: list[Diagnostic] = []
+    spec = override(spec, settings)
+    preset = None
+    if models is not None:
+        preset = _preset(models, Mark("--models"), models_folder or Path(), problems)
+    scope = _Checker(spec, preset, problems, ()).check(own_preset=models is None)
+    _stop_at(problems)
+    flat = flatten(scope)
+    _stop_at(flat.problems)
+    order = [n for n in TopologicalSorter(_parents(flat)).static_order()]
+    graph = Graph(
+        scope.spec, scope.preset, flat.nodes, order, flat.outputs, flat.axes, flat.hidden, flat.files,
+        overrides=settings,
+    )  # fmt: skip
+    _stop_at([_space_problem(conflict) for conflict in unify(graph.nodes)])
+    graph.warnings.extend(_unused(graph))
+    return graph
+
+
+def _stop_at(problems: list[Diagnostic]) -> None:
+    if problems:
+        raise InvalidError(dict.fromkeys(problems))  # a sub-graph that is used twice reports its problems once
+
+
+def _parents(flat: Flat) -> dict[str, list[str]]:
+    parents = {name: list(node.parents) for name, node in flat.nodes.items()}
+    for name, node in flat.nodes.items():
+        lists = [edge for axis in node.axes for edge in flat.axes[axis].lists.values()]
+        refs = [r for edge in lists for r in (edge if isinstance(edge, tuple) else (edge,))]
+        parents[name] += [r.node for r in refs if r.node != "inputs"]
+    return parents
+
+
+def _space_problem(conflict: SpaceConflict) -> Diagnostic:
+    message = (
+        f"'{conflict.target}' lives in space {conflict.target_space} ({conflict.target_from}), "
+        f"but {conflict.source} lives in {conflict.source_space} ({conflict.source_from})"
+    )
+    hint = "encode it again with the other family's model, or use one preset for both"
+    return Diagnostic(conflict.mark, "GF112", message, hint)
+
+
+def _unused(graph: Graph) -> Iterator[Diagnostic]:
+    needed = set(graph.demanded())
+    for name in graph.order:
+        if name not in needed:
+            mark = graph.nodes[name].spec.mark
+            yield Diagnostic(mark, "GF150", f"no output needs node '{name}': it will not run", severity="warning")
+
+
+def _preset(models: Any, mark: Mark, folder: Path | None, problems: list[Diagnostic]) -> Preset | None:
+    try:
+        return load_preset(models, mark, folder)
+    except InvalidError as error:
+        problems.extend(error.diagnostics)
+        return None
 
 
 class _Checker:
-    def __init__(self, spec: GraphSpec) -> None:
-        self.spec = spec
-        self.problems: list[Diagnostic] = []
-        self.classes: dict[str, type[Node]] = {}
-        self.preset: Preset | None = None
+    """Checks one file; `stack` holds the places of the files that use it."""
 
-    def check(self, models: str | None, models_folder: Path | None, settings: dict[str, Any]) -> Graph:
-        self.load_preset(models, models_folder)
+    def __init__(
+        self, spec: GraphSpec, preset: Preset | None, problems: list[Diagnostic], stack: tuple[str, ...]
+    ) -> None:
+        self.spec, self.problems, self.stack = spec, problems, (*stack, spec.place)
+        self.scope = Scope(spec, preset)
+        self.good = True
+
+    def check(self, own_preset: bool) -> Scope:
+        """Check the file; with `own_preset` its `models:` counts, otherwise that of the graph around it."""
+        if own_preset and self.scope.preset is None and self.spec.models is not None:
+            self.scope.preset = _preset(self.spec.models, self.spec.models_mark, self.spec.folder, self.problems)
+            self.good &= self.scope.preset is not None
         for node in self.spec.nodes.values():
-            self.find_kind(node)
-        nodes = {name: self.node(name, cls) for name, cls in self.classes.items()}
+            unit = self.unit(node)
+            if unit is not None:
+                self.scope.nodes[node.name] = ScopeNode(node, unit)
+        for found in self.scope.nodes.values():
+            self.node(found)
         for name, ref in self.spec.outputs.items():
-            self.source_port(ref, f"output '{name}'")
-        order = self.order(nodes)
-        if not self.problems:
-            self.spaces(nodes)
-        if self.problems:
-            raise InvalidError(self.problems)
-        graph = Graph(self.spec, self.preset, nodes, order, overrides=settings)
-        unused = set(order) - set(graph.demanded())
-        graph.warnings.extend(
-            Diagnostic(nodes[n].spec.mark, "GF150", f"no output needs node '{n}': it will not run", severity="warning")
-            for n in order
-            if n in unused
-        )
-        return graph
+            port = self.source_port(ref, f"output '{name}'")
+            if port is not None:
+                self.scope.output_ports[name] = port
+        self.circles()
+        return self.scope
 
-    def load_preset(self, models: str | None, models_folder: Path | None) -> None:
+    def unit(self, node: NodeSpec) -> type[Node] | Scope | None:
+        found = registry.find(node.uses)
+        if found is not None:
+            return found
         try:
-            if models is not None:
-                self.preset = load_preset(models, Mark("--models"), models_folder or Path())
-            elif self.spec.models is not None:
-                self.preset = load_preset(self.spec.models, self.spec.models_mark, self.spec.folder)
+            spec = load_subgraph(self.spec, node.uses, node.uses_mark)
+            if spec is not None:
+                return self.subgraph(node, spec)
         except InvalidError as error:
             self.problems.extend(error.diagnostics)
+            self.good = False
+            return None
+        known = [*registry.all_kinds(), *shipped_graphs()]
+        hint = did_you_mean(node.uses, known) or "`graphflow nodes` lists all kinds"
+        self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind '{node.uses}'", hint)
+        return None
 
-    def find_kind(self, node: NodeSpec) -> None:
-        found = registry.find(node.uses)
-        if found is None:
-            kinds = registry.all_kinds()
-            hint = did_you_mean(node.uses, kinds) or "`graphflow nodes` lists all kinds"
-            self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind '{node.uses}'", hint)
-        else:
-            self.classes[node.name] = found
+    def subgraph(self, node: NodeSpec, spec: GraphSpec) -> Scope | None:
+        if spec.place in self.stack:
+            circle = " → ".join([*self.stack[self.stack.index(spec.place) :], spec.place])
+            self.problem(node.uses_mark, "GF117", f"graphs use each other in a circle: {circle}")
+            return None
+        if len(self.stack) > MAX_NESTING:
+            self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
+            return None
+        checker = _Checker(override(spec, node.inside), self.scope.preset, self.problems, self.stack)
+        return checker.check(own_preset=self.scope.preset is None)
 
-    def node(self, name: str, cls: type[Node]) -> GraphNode:
-        spec = self.spec.nodes[name]
-        ports = cls.inputs()
-        edges: dict[str, Edge] = {}
-        models: dict[str, ModelRef] = {}
-        for port_name, edge in spec.inputs.items():
-            mark = spec.input_marks[port_name]
-            port = self.target_port(cls, name, port_name, mark)
+    def node(self, node: ScopeNode) -> None:
+        spec = node.spec
+        for name, edge in spec.inputs.items():
+            port = self.target_port(node, name)
             if port is None:
                 continue
             if isinstance(edge, Ref) and edge.node == "models":
-                self.named_model(port, edge, name, models)
-            elif self.fits(edge, port, name, mark):
-                edges[port_name] = edge
-        for port in ports.values():
-            if port.name in spec.inputs:
+                self.named_model(node, port, edge)
+            elif self.fits(edge, port, spec):
+                node.edges[name] = edge
+        for port in node.unit.inputs().values():
+            if port.name in spec.inputs or port.name in spec.parameters:
                 continue
             if port.role is not None:
-                self.default_model(port, spec, models)
+                self.default_model(node, port)
             elif not port.optional:
                 hint = f"add 'in: {{{port.name}: node.port}}'"
-                self.problem(spec.mark, "GF106", f"'{name}.{port.name}' ({port.describe()}) is not connected", hint)
-        self.parameters(spec, cls, edges)
-        return GraphNode(name, cls, spec, spec.parameters, edges, models)
+                message = f"'{spec.name}.{port.name}' ({port.describe()}) is not connected"
+                self.problem(spec.mark, "GF106", message, hint)
+        for name in spec.parameters:
+            self.constant(node, name)
+        if isinstance(node.unit, Scope):
+            self.subgraph_constants(node, node.unit)
+        else:
+            self.parameters(node, node.unit)
 
-    def target_port(self, cls: type[Node], node: str, port: str, mark: Mark) -> Port | None:
-        ports = cls.inputs()
-        if port in ports:
-            return ports[port]
-        if port in cls.model_fields:
-            try:
-                return cls.parameter_port(port)
-            except TypeError as error:
-                self.problem(mark, "GF104", str(error))
-                return None
-        names = [*ports, *cls.model_fields]
-        hint = did_you_mean(port, names) or f"{cls.kind} has: {', '.join(names)}"
-        self.problem(mark, "GF104", f"node '{node}' has no input or parameter '{port}'", hint)
-        return None
+    def target_port(self, node: ScopeNode, name: str) -> Port | None:
+        mark = node.spec.input_marks[name]
+        try:
+            port = node.port(name)
+        except TypeError as error:
+            self.problem(mark, "GF104", str(error))
+            return None
+        if port is None:
+            hint = did_you_mean(name, node.names) or f"{node.unit.kind} has: {', '.join(node.names)}"
+            self.problem(mark, "GF104", f"node '{node.spec.name}' has no input or parameter '{name}'", hint)
+        return port
 
     def source_port(self, ref: Ref, what: str) -> Port | None:
         """The port an edge comes from, or None after a diagnostic."""
@@ -145,91 +213,118 @@ class _Checker:
         elif ref.node not in self.spec.nodes:
             hint = did_you_mean(ref.node, [*self.spec.nodes, "inputs", "models"])
             self.problem(ref.mark, "GF102", f"{what} names node '{ref.node}', which does not exist", hint)
-        elif (cls := self.classes.get(ref.node)) is not None:
-            outputs = cls.outputs()
-            if ref.port in outputs:
-                return outputs[ref.port]
+        elif (node := self.scope.nodes.get(ref.node)) is not None:
+            return self.output_port(node, ref)
+        return None
+
+    def output_port(self, node: ScopeNode, ref: Ref) -> Port | None:
+        outputs = node.unit.outputs()
+        port = outputs.get(ref.port)
+        if port is None:
+            if isinstance(node.unit, Scope) and ref.port in node.unit.spec.outputs:
+                return None  # what feeds it is wrong, and reported
             listed = ", ".join(f"{p.name}: {p.describe()}" for p in outputs.values())
             hint = did_you_mean(ref.port, outputs, ref.node + ".{}")
             message = f"node '{ref.node}' has no output '{ref.port}'; it has: {listed}"
             self.problem(ref.mark, "GF103", message, hint)
-        return None
+            return None
+        if not node.spec.mapped:
+            return port
+        if port.is_list:
+            message = f"node '{ref.node}' is mapped and {ref} is a list already: a list of lists can't follow an edge"
+            self.problem(ref.mark, "GF116", message, "put both steps into a sub-graph and map that")
+            return None
+        return replace(port, is_list=True)
 
-    def fits(self, edge: Edge, port: Port, node: str, mark: Mark) -> bool:
+    def fits(self, edge: Edge, port: Port, spec: NodeSpec) -> bool:
+        what = f"'{spec.name}.{port.name}'"
         refs = edge if isinstance(edge, tuple) else (edge,)
-        what = f"'{node}.{port.name}'"
-        if isinstance(edge, tuple) and not port.is_list:
+        mapped = port.name in spec.mapped
+        if mapped and port.is_list:
+            mark = spec.input_marks[port.name]
+            message = f"{what} takes the whole {port.describe()}; a map would need a list of lists"
+            self.problem(mark, "GF116", message, f"move '{port.name}' from 'map:' to 'in:'")
+            return False
+        if isinstance(edge, tuple) and not port.is_list and not mapped:
+            mark = spec.input_marks[port.name]
             self.problem(mark, "GF105", f"{what} takes one {port.describe()}, found a list of edges")
             return False
-        good = True
-        for ref in refs:
-            source = self.source_port(ref, what)
-            if source is None:
-                good = False
-            elif not _accepts(port, source, element=isinstance(edge, tuple)):
-                good = False
-                expected = port.describe() if not isinstance(edge, tuple) else port.describe()[5:-1]
-                hint = ""
-                if port.is_list and not source.is_list and _accepts(port, source, element=True):
-                    hint = f"write a list: {port.name}: [{ref}]"
-                message = f"{what} takes {expected}, but {ref} is {source.describe()}"
-                self.problem(ref.mark, "GF105", message, hint)
-        return good
+        # What an edge has to bring: one element of the list that is written out, or the list itself.
+        element = replace(port, is_list=False)
+        expected = element if isinstance(edge, tuple) else replace(element, is_list=port.is_list or mapped)
+        return all([self.fits_one(ref, expected, spec, what) for ref in refs])
 
-    def named_model(self, port: Port, ref: Ref, node: str, models: dict[str, ModelRef]) -> None:
+    def fits_one(self, ref: Ref, expected: Port, spec: NodeSpec, what: str) -> bool:
+        source = self.source_port(ref, what)
+        if source is None or _accepts(expected, source):
+            return source is not None
+        name, hint = expected.name, ""
+        if name in spec.mapped and not source.is_list:
+            hint = f"a single value is given to every element: move '{name}' from 'map:' to 'in:'"
+        elif expected.is_list and _accepts(replace(expected, is_list=False), source):
+            hint = f"write a list: {name}: [{ref}]"
+        elif source.is_list and _accepts(replace(expected, is_list=True), source):
+            hint = f"to run the node for each element, write 'map: {{{name}: {ref}}}'"
+        self.problem(ref.mark, "GF105", f"{what} takes {expected.describe()}, but {ref} is {source.describe()}", hint)
+        return False
+
+    def named_model(self, node: ScopeNode, port: Port, ref: Ref) -> None:
+        name, preset = node.spec.name, self.scope.preset
         if port.role is None:
-            self.problem(ref.mark, "GF105", f"'{node}.{port.name}' takes {port.describe()}, but {ref} is a model")
-        elif self.preset is not None:
-            found = self.preset.models.get(ref.port)
+            self.problem(ref.mark, "GF105", f"'{name}.{port.name}' takes {port.describe()}, but {ref} is a model")
+        elif preset is not None:
+            found = preset.models.get(ref.port)
             if found is None:
-                hint = did_you_mean(ref.port, self.preset.models, "models.{}")
-                message = f"preset '{self.preset.name}' has no model '{ref.port}'"
-                self.problem(ref.mark, "GF121", message, hint or f"it has: {', '.join(self.preset.models)}")
+                hint = did_you_mean(ref.port, preset.models, "models.{}")
+                message = f"preset '{preset.name}' has no model '{ref.port}'"
+                self.problem(ref.mark, "GF121", message, hint or f"it has: {', '.join(preset.models)}")
             elif found.role != port.role:
-                message = f"'{node}.{port.name}' takes a {port.role}, but {ref} is a {found.role}"
+                message = f"'{name}.{port.name}' takes a {port.role}, but {ref} is a {found.role}"
                 self.problem(ref.mark, "GF105", message)
             else:
-                models[port.name] = found
+                node.models[port.name] = found
 
-    def default_model(self, port: Port, spec: NodeSpec, models: dict[str, ModelRef]) -> None:
+    def default_model(self, node: ScopeNode, port: Port) -> None:
         assert port.role is not None
-        if self.preset is None:
-            if not self.problems:
+        spec, preset = node.spec, self.scope.preset
+        if preset is None:
+            if self.good and not port.optional:
                 hint = "add 'models: pocket', or run with --models"
-                self.problem(
-                    spec.mark, "GF121", f"'{spec.name}.{port.name}' needs a {port.role}, but no preset is set", hint
-                )
-        elif port.role in self.preset.models:
-            models[port.name] = self.preset.models[port.role]
+                message = f"'{spec.name}.{port.name}' needs a {port.role}, but no preset is set"
+                self.problem(spec.mark, "GF121", message, hint)
+        elif port.role in preset.models:
+            node.models[port.name] = preset.models[port.role]
         elif not port.optional:
-            hint = did_you_mean(port.role, self.preset.models) or f"it has: {', '.join(self.preset.models)}"
-            message = f"'{spec.name}.{port.name}' needs a {port.role}; preset '{self.preset.name}' has none"
+            hint = did_you_mean(port.role, preset.models) or f"it has: {', '.join(preset.models)}"
+            message = f"'{spec.name}.{port.name}' needs a {port.role}; preset '{preset.name}' has none"
             self.problem(spec.mark, "GF121", message, hint)
 
-    def parameters(self, spec: NodeSpec, cls: type[Node], edges: Mapping[str, Edge]) -> None:
-        for name, value in spec.parameters.items():
-            if name not in cls.model_fields:
-                ports = cls.inputs()
-                mark = spec.parameter_marks[name]
-                if name in ports:
-                    hint = "ports are fed by edges, under 'in:'"
-                else:
-                    hint = (
-                        did_you_mean(name, cls.model_fields)
-                        or f"{cls.kind} has: {', '.join(cls.model_fields) or 'none'}"
-                    )
-                self.problem(mark, "GF107", f"node '{spec.name}' ({cls.kind}) has no parameter '{name}'", hint)
-            elif self.looks_like_edge(value):
-                hint = f"to connect it, write 'in: {{{name}: {value}}}'"
-                message = f"'{spec.name}.{name}' is the text '{value}', not an edge"
-                self.problem(spec.parameter_marks[name], "GF109", message, hint)
-        known = {k: v for k, v in spec.parameters.items() if k in cls.model_fields}
+    def constant(self, node: ScopeNode, name: str) -> None:
+        """Check that a name under `with:` is a parameter."""
+        spec, value = node.spec, node.spec.parameters[name]
+        known = node.parameters
+        if name not in known:
+            if name in node.unit.inputs():
+                hint = "ports are fed by edges, under 'in:'"
+            else:
+                hint = did_you_mean(name, known) or f"{node.unit.kind} has: {', '.join(known) or 'none'}"
+            message = f"node '{spec.name}' ({node.unit.kind}) has no parameter '{name}'"
+            self.problem(spec.parameter_marks[name], "GF107", message, hint)
+        elif self.looks_like_edge(value):
+            hint = f"to connect it, write 'in: {{{name}: {value}}}'"
+            message = f"'{spec.name}.{name}' is the text '{value}', not an edge"
+            self.problem(spec.parameter_marks[name], "GF109", message, hint)
+        else:
+            node.constants[name] = value
+
+    def parameters(self, node: ScopeNode, cls: type[Node]) -> None:
+        spec = node.spec
         try:
-            cls.model_validate(known)
+            cls.model_validate(node.constants)
         except ValidationError as error:
             for found in error.errors():
                 name = str(found["loc"][0]) if found["loc"] else ""
-                if name in edges and found["type"] == "missing":
+                if name in spec.inputs and found["type"] == "missing":
                     continue
                 where = spec.parameter_marks.get(name, spec.mark)
                 shown = "nothing" if found["type"] == "missing" else repr(found["input"])
@@ -237,37 +332,40 @@ class _Checker:
                 info = cls.model_fields.get(name)
                 self.problem(where, "GF108", message, info.description or "" if info else "")
 
-    def order(self, nodes: Mapping[str, GraphNode]) -> list[str]:
-        parents = {n: [p for p in node.parents if p in nodes] for n, node in nodes.items()}
-        sorter = TopologicalSorter(parents)
+    def subgraph_constants(self, node: ScopeNode, scope: Scope) -> None:
+        for name, value in node.constants.items():
+            declared = scope.spec.inputs[name]
+            try:
+                node.constants[name] = read_constant(value, declared)
+            except ValueError as error:
+                message = f"'{node.spec.name}.{name}' ({declared.describe()}) {error}"
+                self.problem(node.spec.parameter_marks[name], "GF108", message, declared.doc)
+
+    def circles(self) -> None:
+        parents = {
+            name: [r.node for e in node.edges.values() for r in (e if isinstance(e, tuple) else (e,))]
+            for name, node in self.scope.nodes.items()
+        }
+        sorter = TopologicalSorter({n: [p for p in found if p in parents] for n, found in parents.items()})
         try:
-            return list(sorter.static_order())
+            sorter.prepare()
         except CycleError as error:
             circle = list(reversed(error.args[1]))
-            mark = nodes[circle[0]].spec.mark
+            mark = self.spec.nodes[circle[0]].mark
             self.problem(mark, "GF110", f"nodes feed each other in a circle: {' → '.join(circle)}")
-            return []
 
     def looks_like_edge(self, value: Any) -> bool:
         match = _EDGE_LIKE.fullmatch(value) if isinstance(value, str) else None
         return match is not None and (match[1] in self.spec.nodes or match[1] == "inputs")
 
-    def spaces(self, nodes: Mapping[str, GraphNode]) -> None:
-        for conflict in unify(nodes):
-            message = (
-                f"'{conflict.target}' lives in space {conflict.target_space} ({conflict.target_from}), "
-                f"but {conflict.source} lives in {conflict.source_space} ({conflict.source_from})"
-            )
-            hint = "encode it again with the other family's model, or use one preset for both"
-            self.problem(conflict.mark, "GF112", message, hint)
-
     def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
         self.problems.append(Diagnostic(mark, code, message, hint))
+        self.good = False
 
 
-def _accepts(port: Port, source: Port, element: bool) -> bool:
-    """Whether a value of `source` may enter `port`; with `element`, as one element of its list."""
-    if source.is_list != (port.is_list and not element):
+def _accepts(port: Port, source: Port) -> bool:
+    """Whether a value of `source` may enter `port`."""
+    if source.is_list != port.is_list:
         return False
     if isinstance(port.type, ModelRole):
         return isinstance(source.type, PortType) and source.type.name == f"Weights[{port.type.role}]"

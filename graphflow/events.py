@@ -66,6 +66,14 @@ class NodeFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeSkipped(Event):
+    """A node can't run because one that it needs has failed; the run goes on with the others."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelLoaded(Event):
     """A model is in memory."""
 

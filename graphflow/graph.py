@@ -1,19 +1,60 @@
-"""A checked graph: typed nodes, edges, and the models that they use. `graphflow.check` makes it from a file."""
+"""A checked graph: typed nodes, edges, and the models that they use. `graphflow.check` makes it from a file.
+
+Sub-graphs are already dissolved: a node `encode` of the sub-graph `b` stands here as `b/encode`. A mapped node runs
+along an *axis*, once for each element; so do all nodes of a mapped sub-graph. An *instance* is a node with the index
+along each of its axes, a *place* is an output of an instance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from graphflow.errors import Diagnostic, Mark, UsageError, did_you_mean
 from graphflow.models.preset import Preset
 from graphflow.models.refs import ModelRef
 from graphflow.node import Node
 from graphflow.ports import Port
-from graphflow.spec import GraphSpec, InputSpec, NodeSpec, Ref
+from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref
 
-Edge = Ref | tuple[Ref, ...]
+Index = tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """An output of an instance: node (or ``inputs``), port, and the index along the node's axes."""
+
+    node: str
+    port: str
+    at: Index = ()
+
+
+class Element(NamedTuple):
+    """One element of the list at a place."""
+
+    place: Place
+    position: int
+
+
+class Gathered(NamedTuple):
+    """A list made of several values: edges written as a list, or all instances of a mapped node."""
+
+    parts: tuple[Place | Element, ...]
+
+
+Source = Place | Element | Gathered
+Lengths = Callable[[str, Index], int]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a mapped node runs along: lists of one length, by port; `axes` are those around it."""
+
+    name: str
+    axes: tuple[str, ...]
+    lists: Mapping[str, Edge]
+    mark: Mark
 
 
 @dataclass(frozen=True)
@@ -24,6 +65,8 @@ class GraphNode:
         parameters: the constants, as written; those fed by an edge are missing here.
         edges: input port or parameter → where its value comes from.
         models: model port → the preset's model; a port fed by trained weights stands under `edges` instead.
+        axes: the axes that it runs along, outermost first.
+        each: ports that take one element of what their edge brings → along which of `axes`.
     """
 
     name: str
@@ -32,31 +75,57 @@ class GraphNode:
     parameters: Mapping[str, Any]
     edges: Mapping[str, Edge]
     models: Mapping[str, ModelRef]
+    axes: tuple[str, ...] = ()
+    each: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def refs(self) -> list[Ref]:
         """Every edge, lists flattened."""
         return [r for edge in self.edges.values() for r in (edge if isinstance(edge, tuple) else (edge,))]
 
-    @property
+    @cached_property
     def parents(self) -> list[str]:
         """The nodes that feed this one, each once, in the order of its edges."""
         return list(dict.fromkeys(r.node for r in self.refs if r.node != "inputs"))
 
+    @cached_property
+    def ports(self) -> Mapping[str, Port]:
+        """The input ports."""
+        return self.cls.inputs()
+
     def port(self, name: str) -> Port:
         """The input port, or the parameter seen as a port."""
-        inputs = self.cls.inputs()
-        return inputs[name] if name in inputs else self.cls.parameter_port(name)
+        return self.ports[name] if name in self.ports else self.cls.parameter_port(name)
+
+    def title(self, index: Index | None) -> str:
+        """An instance's name: ``b[2]/encode``; with None it stands for all of them: ``b[…]/encode``."""
+        out = self.name
+        for depth, axis in reversed(list(enumerate(self.axes))):
+            shown = "…" if index is None or depth >= len(index) else index[depth]
+            out = f"{axis}[{shown}]{out[len(axis) :]}"
+        return out
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A checked graph; `order` is a topological order of all nodes that follows the file where it can."""
+    """A checked graph.
+
+    Attributes:
+        order: a topological order of all nodes that follows the file where it can.
+        outputs: output name → where it comes from.
+        axes: the axes of mapped nodes, by name.
+        hidden: inputs of sub-graphs that are fed by a constant or by their default; edges name them like inputs.
+        files: the texts of the sub-graphs, by place.
+    """
 
     spec: GraphSpec
     preset: Preset | None
     nodes: Mapping[str, GraphNode]
     order: list[str]
+    outputs: Mapping[str, Ref]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    hidden: Mapping[str, InputSpec] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     warnings: list[Diagnostic] = field(default_factory=list)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,10 +144,14 @@ class Graph:
         """What the graph asks its user for."""
         return self.spec.inputs
 
-    @property
-    def outputs(self) -> Mapping[str, Ref]:
-        """Output name → where it comes from."""
-        return self.spec.outputs
+    def output_port(self, ref: Ref, axes: tuple[str, ...] = ()) -> Port:
+        """The port that an edge comes from, as a node with these axes sees it."""
+        if ref.node == "inputs":
+            declared = self.inputs[ref.port] if ref.port in self.inputs else self.hidden[ref.port]
+            return Port(ref.port, declared.type, declared.is_list)
+        node = self.nodes[ref.node]
+        port = node.cls.outputs()[ref.port]
+        return replace(port, is_list=True) if len(node.axes) > _shared(node.axes, axes) else port
 
     def demanded(self, targets: Iterable[str] | None = None) -> list[str]:
         """The nodes that the outputs (or `targets`) need, themselves included, in order."""
@@ -89,25 +162,112 @@ class Graph:
             if name not in found:
                 found.add(name)
                 stack.extend(self.nodes[name].parents)
+                stack.extend(p for axis in self.nodes[name].axes for p in self.axis_parents(axis))
         return [name for name in self.order if name in found]
 
+    def axis_parents(self, axis: str) -> list[str]:
+        """The nodes whose lists decide how long an axis is."""
+        return [r.node for edge in self.axes[axis].lists.values() for r in _refs(edge) if r.node != "inputs"]
+
     def used_models(self, names: Iterable[str]) -> dict[str, ModelRef]:
-        """The preset's models that these nodes use, by name of role or entry."""
-        assert self.preset is not None or not any(self.nodes[n].models for n in names)
-        found = [ref for name in names for ref in self.nodes[name].models.values()]
-        entries = self.preset.models.items() if self.preset else ()
-        return {name: ref for name, ref in entries if any(ref is f for f in found)}
+        """The presets' models that these nodes use, by name of role or entry."""
+        found = {id(ref): ref for name in names for ref in self.nodes[name].models.values()}
+        return {ref.name: ref for ref in sorted(found.values(), key=lambda r: r.mark)}
+
+    # --- instances ------------------------------------------------------------------------------------------------
+
+    def source(self, node: GraphNode, port: str, index: Index, length: Lengths) -> Source:
+        """Where the value at a port of an instance comes from.
+
+        Args:
+            node: the node.
+            port: a port or parameter that an edge feeds.
+            index: the instance.
+            length: ``length(axis, index)``; asked for only where a list is gathered from a mapped node.
+        """
+        edge, each = node.edges[port], node.each.get(port)
+        if isinstance(edge, Ref):
+            return self._source(edge, each, node.axes, index, length)
+        refs = edge if each is None else (edge[index[each]],)
+        parts = []
+        for ref in refs:
+            part = self._source(ref, None, node.axes, index, length)
+            assert not isinstance(part, Gathered)  # there are no lists of lists
+            parts.append(part)
+        return Gathered(tuple(parts)) if each is None else parts[0]
+
+    def output_source(self, ref: Ref, length: Lengths) -> Source:
+        """Where the value of a graph output comes from."""
+        return self._source(ref, None, (), (), length)
+
+    def axis_length(
+        self, axis: str, index: Index, length: Lengths, list_length: Callable[[Place], int]
+    ) -> dict[str, int]:
+        """The length of each list of an axis, by port.
+
+        Args:
+            axis: its name.
+            index: along the axes around it.
+            length: the lengths of other axes.
+            list_length: the length of the list at a place.
+        """
+        found = self.axes[axis]
+        out = {}
+        for port, edge in found.lists.items():
+            if isinstance(edge, tuple):
+                out[port] = len(edge)
+                continue
+            axes = self._axes_of(edge)
+            shared = _shared(axes, found.axes)
+            base = index[:shared]
+            if len(axes) > shared:
+                out[port] = length(axes[shared], base)
+            else:
+                out[port] = list_length(Place(edge.node, edge.port, base))
+        return out
+
+    def _axes_of(self, ref: Ref) -> tuple[str, ...]:
+        return () if ref.node == "inputs" else self.nodes[ref.node].axes
+
+    def _source(self, ref: Ref, each: int | None, axes: tuple[str, ...], index: Index, length: Lengths) -> Source:
+        own = self._axes_of(ref)
+        shared = _shared(own, axes if each is None else axes[:each])
+        base = index[:shared]
+        if len(own) == shared:
+            place = Place(ref.node, ref.port, base)
+            return place if each is None else Element(place, index[each])
+        if each is not None:
+            return Place(ref.node, ref.port, (*base, index[each]))
+        count = length(own[shared], base)
+        return Gathered(tuple(Place(ref.node, ref.port, (*base, i)) for i in range(count)))
+
+
+def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """How many axes two nodes have in common."""
+    count = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+def _refs(edge: Edge) -> tuple[Ref, ...]:
+    return edge if isinstance(edge, tuple) else (edge,)
 
 
 def override(spec: GraphSpec, settings: Mapping[str, Any]) -> GraphSpec:
     """The same graph with ``--set node.parameter=value`` applied; a constant replaces an edge to that parameter.
+
+    ``--set b/encode.seed=1`` is left to the sub-graph `b`.
 
     Raises:
         UsageError: a setting names no node of the graph.
     """
     nodes = dict(spec.nodes)
     for target, value in settings.items():
-        name, _, parameter = target.partition(".")
+        path, _, parameter = target.rpartition(".")
+        name, _, inner = path.partition("/")
         if name not in nodes or not parameter:
             hint = did_you_mean(name, nodes)
             raise UsageError(
@@ -115,11 +275,15 @@ def override(spec: GraphSpec, settings: Mapping[str, Any]) -> GraphSpec:
                 + (f"; {hint}" if hint else "")
             )
         node = nodes[name]
+        if inner:
+            nodes[name] = replace(node, inside={**node.inside, f"{inner}.{parameter}": value})
+            continue
         mark = Mark(f"--set {target}")
         nodes[name] = replace(
             node,
             parameters={**node.parameters, parameter: value},
             parameter_marks={**node.parameter_marks, parameter: mark},
             inputs={k: v for k, v in node.inputs.items() if k != parameter},
+            mapped=node.mapped - {parameter},
         )
     return replace(spec, nodes=nodes)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codecs import CODECS, digest_json
+from graphflow.constants import read_constant
 from graphflow.errors import Diagnostic, InvalidError, Mark, MissingError, UsageError, did_you_mean
 from graphflow.pictures import SUFFIXES, read_image, to_rgb
-from graphflow.spec import GraphSpec, InputSpec
+from graphflow.spec import InputSpec
 from graphflow.store import Store, Stored
-from graphflow.yamlfile import read_text, scalar
 
 if TYPE_CHECKING:
     from graphflow.record import InputRecord
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputValue:
-    """A bound input. `load` decodes a picture only when something needs it."""
+    """A bound input. `load` decodes a picture only when something needs it; `elements` are those of a list."""
 
     spec: InputSpec
     stored: Stored
     load: Callable[[], Any]
     source: str | None = None
+    elements: tuple[InputValue, ...] = ()
+
+    def element(self, position: int) -> Any:
+        """One element of a list; of a list of pictures only that one is decoded."""
+        return self.elements[position].load() if self.elements else self.load()[position]
 
     def record(self) -> InputRecord:
         """What ``run.json`` keeps: plain values themselves, pictures by digest and file name."""
@@ -36,16 +41,19 @@ class InputValue:
         return InputRecord(
             type=self.spec.describe(),
             digest=self.stored.digest,
+            items=list(self.stored.items) if self.stored.items is not None and not plain else None,
             value=self.load() if plain else None,
             source=self.source,
         )
 
 
-def bind(spec: GraphSpec, given: Mapping[str, Any], store: Store, base: Path | None = None) -> dict[str, InputValue]:
+def bind(
+    inputs: Mapping[str, InputSpec], given: Mapping[str, Any], store: Store, base: Path | None = None
+) -> dict[str, InputValue]:
     """Bind every input of a graph.
 
     Args:
-        spec: the graph; its defaults fill what is not given. Its relative paths begin at the graph's folder.
+        inputs: what the graph asks for; defaults fill what is not given.
         given: name → text (from the command line; for pictures a file, for lists a folder, a glob or a YAML list),
             a Python value, or a `Stored` value from an earlier run.
         base: where relative paths in `given` begin; the working folder by default.
@@ -55,21 +63,21 @@ def bind(spec: GraphSpec, given: Mapping[str, Any], store: Store, base: Path | N
         MissingError: a file does not exist.
         InvalidError: values of the wrong type, unreadable pictures, inputs left out; all at once.
     """
-    unknown = [name for name in given if name not in spec.inputs]
+    unknown = [name for name in given if name not in inputs]
     if unknown:
-        hint = did_you_mean(unknown[0], spec.inputs)
-        choices = ", ".join(spec.inputs) or "none"
+        hint = did_you_mean(unknown[0], inputs)
+        choices = ", ".join(inputs) or "none"
         raise UsageError(f"the graph has no input '{unknown[0]}'; it has: {choices}" + (f"; {hint}" if hint else ""))
     bound: dict[str, InputValue] = {}
     problems: list[Diagnostic] = []
     missing: list[str] = []
-    for name, declared in spec.inputs.items():
+    for name, declared in inputs.items():
         binder = _Binder(declared, store)
         try:
             if name in given:
                 bound[name] = binder.bind(given[name], base or Path())
             elif declared.has_default:
-                bound[name] = binder.default(spec.folder)
+                bound[name] = binder.default()
             else:
                 raise ValueError("is not given and has no default")
         except FileNotFoundError as error:
@@ -91,8 +99,8 @@ class _Binder:
         self.spec, self.store = spec, store
         self.codec = CODECS[spec.type.codec]
 
-    def default(self, folder: Path | None) -> InputValue:
-        value = self.spec.default
+    def default(self) -> InputValue:
+        value, folder = self.spec.default, self.spec.folder
         if self.spec.type.codec != "image":
             return self.bind(value, folder or Path())
         if folder is None:
@@ -119,34 +127,11 @@ class _Binder:
         return self._plain(value)
 
     def _plain(self, value: Any) -> InputValue:
-        if self.spec.is_list:
-            items = read_text(value, f"-i {self.spec.name}") if isinstance(value, str) else value
-            if not isinstance(items, list | tuple):
-                raise ValueError(f"is {value!r}, expected a list such as [a, b]")
-            values = [self._plain_item(item) for item in items]
-            digests = tuple(self.codec.digest(v) for v in values)
-            stored = Stored(digest_json(list(digests)), "json", 0, digests)
-            return InputValue(self.spec, stored, lambda: values)
-        item = self._plain_item(value)
-        return InputValue(self.spec, Stored(self.codec.digest(item), "json"), lambda: item)
-
-    def _plain_item(self, value: Any) -> Any:
-        name = self.spec.type.name
-        if name == "Text":
-            if not isinstance(value, str):
-                raise ValueError(f"is {value!r}, expected text")
-            if self.spec.nonempty and not value.strip():
-                raise ValueError("is empty, expected text")
-            return value
-        found: Any = scalar(value) if isinstance(value, str) else value
-        expected: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
-        if name in expected:
-            if not isinstance(found, expected[name]) or (isinstance(found, bool) and name != "bool"):
-                raise ValueError(f"is {value!r}, expected {name}")
-            return float(str(found)) if name == "float" else found
-        if problem := self.codec.check(found):
-            raise ValueError(f"can't be used: {problem}")
-        return found
+        found = read_constant(value, self.spec, typed=True)
+        if not self.spec.is_list:
+            return InputValue(self.spec, Stored(self.codec.digest(found), "json"), lambda: found)
+        digests = tuple(self.codec.digest(v) for v in found)
+        return InputValue(self.spec, Stored(digest_json(list(digests)), "json", 0, digests), lambda: found)
 
     def _picture(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
@@ -163,7 +148,7 @@ class _Binder:
         digests = tuple(p.stored.digest for p in parts)
         stored = Stored(digest_json(list(digests)), "image", 0, digests)
         names = ", ".join(p.source for p in parts if p.source)
-        return InputValue(self.spec, stored, lambda: [p.load() for p in parts], names or None)
+        return InputValue(self.spec, stored, lambda: [p.load() for p in parts], names or None, tuple(parts))
 
     def _digest(self, path: Path) -> str:
         if not path.exists():

@@ -10,23 +10,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from graphflow.codecs import CODECS, digest_json
+from graphflow.codecs import CODECS, digest_bytes
 from graphflow.node import Node
 from graphflow.ports import PortType
 
 Parts = dict[str, Any]
 
 
-def key_parts(
-    cls: type[Node], parameters: Mapping[str, Any], inputs: Mapping[str, Any], models: Mapping[str, str], numerics: str
-) -> Parts:
-    """Everything that decides a node's result.
+def static_parts(cls: type[Node], parameters: Mapping[str, Any], numerics: str) -> Parts:
+    """The parts of a key that don't depend on what is fed to the node.
 
     Args:
         cls: the node's class: kind, version and the codecs of its outputs count.
         parameters: parameters that count, as JSON values (`Node.key_parameters`).
-        inputs: port → content digest.
-        models: model port → fingerprint.
         numerics: device kind and dtype, such as ``cpu float32``; ignored by nodes that don't use the accelerator.
     """
     return {
@@ -34,15 +30,21 @@ def key_parts(
         "version": cls.version,
         "codecs": _codecs(cls),
         "parameters": dict(parameters),
-        "inputs": dict(inputs),
-        "models": dict(models),
         "numerics": numerics if cls.accelerated() else "",
     }
 
 
-def key_of(parts: Parts) -> str:
-    """The key: hex digest of the parts."""
-    return digest_json(parts)
+def key_of(static: str, inputs: Mapping[str, str], models: Mapping[str, str]) -> str:
+    """The key.
+
+    Args:
+        static: digest of the static parts (`digest_json`), computed once a node.
+        inputs: port → content digest.
+        models: model port → fingerprint.
+    """
+    fed = [f"{name}={digest}".encode() for name, digest in sorted(inputs.items())]
+    bound = [f"{name}:{fingerprint}".encode() for name, fingerprint in sorted(models.items())]
+    return digest_bytes(b"key", static.encode(), *fed, *bound)
 
 
 def differences(old: Parts, new: Parts) -> list[str]:

@@ -53,18 +53,17 @@ def write(run: Run, folder: Path, metadata: bool = True) -> list[Path]:
     Args:
         run: a finished run.
         folder: an existing folder.
-        metadata: embed the record into PNG outputs.
+        metadata: embed the record into PNG outputs, cut down to what made the picture.
 
     Raises:
         GraphflowError: a file could not be written.
     """
-    values = {name: run.load(name) for name in run.record.outputs}
     for name, entry in run.record.outputs.items():
         entry.file = _file_name(name, entry)
     written = []
     try:
         for name, entry in run.record.outputs.items():
-            written += _write_value(values[name], entry, folder, run.record if metadata else None)
+            written += _write_output(run, name, entry, folder, metadata)
     except OSError as error:
         raise GraphflowError(f"{folder}: an output can't be written: {error.strerror or error}") from error
     return written
@@ -94,26 +93,32 @@ def _file_name(name: str, entry: ValueRecord) -> str:
     return f"{name}-*{suffix}" if found[1] and found[0].codec != "json" else f"{name}{suffix}"
 
 
-def _write_value(value: Any, entry: ValueRecord, folder: Path, record: RunRecord | None) -> list[Path]:
+def _write_output(run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool) -> list[Path]:
     assert entry.file is not None
+    if "*" not in entry.file:
+        _write_value(run[name], entry, folder / entry.file, run.record_of(name) if metadata else None)
+        return [folder / entry.file]
+    written = []
+    for position, value in run.elements(name):
+        path = folder / entry.file.replace("*", f"{position:03d}")
+        _write_value(value, entry, path, run.record_of(name, position) if metadata else None)
+        written.append(path)
+    return written
+
+
+def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord | None) -> None:
     found = type_by_name(entry.type)
     assert found is not None
     codec_name = found[0].codec
-    if "*" not in entry.file:
-        pairs = [(folder / entry.file, value)]
-    else:
-        pairs = [(folder / entry.file.replace("*", f"{i:03d}"), item) for i, item in enumerate(value)]
-    for path, item in pairs:
-        if codec_name == "json":
-            text = item if path.suffix == ".txt" else json.dumps(item, indent=1, ensure_ascii=False)
-            _rename_into(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
-        elif codec_name == "image" and record is not None:
-            from graphflow.provenance import embed
+    if codec_name == "json":
+        text = value if path.suffix == ".txt" else json.dumps(value, indent=1, ensure_ascii=False)
+        _rename_into(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
+    elif codec_name == "image" and record is not None:
+        from graphflow.provenance import embed
 
-            embed(item, record, path)
-        else:
-            _rename_into(path, partial(CODECS[codec_name].write, item))
-    return [path for path, _ in pairs]
+        embed(value, record, path)
+    else:
+        _rename_into(path, partial(CODECS[codec_name].write, value))
 
 
 def _rename_into(path: Path, write_to: Callable[[Path], Any]) -> None:

@@ -15,19 +15,28 @@ class _Record(BaseModel):
 
 
 class ValueRecord(_Record):
-    """A value that travelled along an edge: `digest` finds it in the store; `file` is its name in the out folder."""
+    """A value that travelled along an edge.
+
+    `digest` finds it in the store; `file` is its name in the out folder, with ``*`` for the position in a list;
+    `failed` are the positions of a list that are missing because their instances failed.
+    """
 
     type: str
     digest: str
     bytes: int = 0
     file: str | None = None
+    failed: list[int] = Field(default_factory=list)
 
 
 class InputRecord(_Record):
-    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave."""
+    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave.
+
+    `items` are the digests of a list's elements.
+    """
 
     type: str
     digest: str | None = None
+    items: list[str] | None = None
     value: Any = None
     source: str | None = None
 
@@ -61,13 +70,19 @@ class NodeRecord(_Record):
 
 
 class RunRecord(_Record):
-    """A whole run; `overrides` are the ``--set`` values, keyed ``node.parameter``."""
+    """A whole run.
+
+    `text` is the graph file and `files` are those of its sub-graphs; `overrides` are the ``--set`` values, keyed
+    ``node.parameter``; `mapped` are the inputs over which the whole graph was run (``--map``).
+    """
 
     format: Literal[1] = FORMAT
     graphflow: str
     graph: str
     title: str
     text: str
+    files: dict[str, str] = Field(default_factory=dict)
+    mapped: list[str] = Field(default_factory=list)
     inputs: dict[str, InputRecord]
     overrides: dict[str, Any] = Field(default_factory=dict)
     preset: Any = None

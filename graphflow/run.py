@@ -1,101 +1,83 @@
-"""Running a graph: each node once, in order, every result stored before the next node starts."""
+"""Running a graph: each instance once, in order, every result stored before the next node starts."""
 
 from __future__ import annotations
 
 import datetime
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from graphflow.codecs import CODECS
-from graphflow.errors import (
-    Cancelled,
-    ContractError,
-    GraphflowError,
-    NodeError,
-    StoreError,
-)
+from graphflow.errors import Cancelled, GraphflowError, NodeError, StoreError, WouldRunError
 from graphflow.events import (
     Bus,
     Event,
     Logged,
     NodeFailed,
     NodeFinished,
-    NodeProgress,
+    NodeSkipped,
     NodeStarted,
     RunFinished,
     RunStarted,
 )
-from graphflow.graph import Edge, Graph
+from graphflow.execute import Executor, Job
+from graphflow.explain import edge_text
+from graphflow.graph import Gathered, Graph, GraphNode, Index, Place, Source
 from graphflow.inputs import InputValue
+from graphflow.known import UnknownError, places_of
 from graphflow.models.files import require
 from graphflow.models.preset import preset_data
-from graphflow.node import Context, Ports
-from graphflow.plan import Placed, Placer, Plan, make_plan
-from graphflow.ports import Port, PortType
+from graphflow.placing import Placed, Placer, Wiring
+from graphflow.plan import Plan, make_plan
 from graphflow.record import ModelRecord, NodeRecord, RunRecord, ValueRecord
 from graphflow.spec import Ref
-from graphflow.store import Result, Store, Stored
+from graphflow.store import Store, Stored
 from graphflow.values import LostValueError, Values
 from graphflow.version import __version__
 
-if TYPE_CHECKING:
-    import torch
 
-    from graphflow.models.pool import ModelPool
+@dataclass(frozen=True)
+class Options:
+    """How to run.
 
-T = TypeVar("T")
+    Attributes:
+        until: nodes whose results are wanted instead of the graph's outputs.
+        only: run nothing but `until`: what it needs must be cached.
+        refresh: nodes that are computed again whatever the store has.
+        keep_going: go on with what doesn't need a node, or an element of a map, that has failed.
+    """
+
+    until: tuple[str, ...] = ()
+    only: bool = False
+    refresh: frozenset[str] = frozenset()
+    keep_going: bool = False
 
 
 @dataclass
 class Run:
-    """A finished run: its record, and its outputs on demand."""
+    """A finished run: its record, and its outputs on demand.
+
+    Attributes:
+        failures: with ``keep_going``, instance → message of those that failed.
+    """
 
     record: RunRecord
-    load: Callable[[str], Any]
+    runner: Runner
+    failures: dict[str, str]
 
     def __getitem__(self, output: str) -> Any:
-        return self.load(output)
+        return self.runner.output(output)
 
+    def elements(self, output: str) -> Iterator[tuple[int, Any]]:
+        """The elements of a list output with their positions, one at a time; those that failed are left out."""
+        return self.runner.elements(output)
 
-class RunContext(Context):
-    """The context of a node in a run: reports progress, stops when the run is cancelled, offers a checkpoint."""
-
-    def __init__(self, runner: Runner, node: str, key: str, scratch: Path) -> None:
-        super().__init__(runner.device, runner.dtype)
-        self._runner, self._node, self._key, self._scratch = runner, node, key, scratch
-
-    def steps(self, iterable: Iterable[T], total: int | None = None, label: str = "") -> Iterator[T]:
-        if total is None:
-            with suppress(TypeError):
-                total = len(iterable)  # type: ignore[arg-type]
-        for step, item in enumerate(iterable):
-            if self._runner.cancelled.is_set():
-                raise Cancelled
-            self._runner.emit(NodeProgress(node=self._node, step=step, total=total, label=label))
-            yield item
-        if total:
-            self._runner.emit(NodeProgress(node=self._node, step=total, total=total, label=label))
-
-    def preview(self, latents: torch.Tensor) -> None:
-        if self._runner.on_preview is not None:
-            self._runner.on_preview(self._node, latents)
-
-    def log(self, message: str, *args: object) -> None:
-        self._runner.emit(Logged(node=self._node, message=message % args if args else message))
-
-    @property
-    def checkpoint(self) -> Path | None:
-        return self._runner.store.checkpoint(self._key)
-
-    def folder(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self._scratch))
+    def record_of(self, output: str, position: int | None = None) -> RunRecord:
+        """The record cut down to the instances that made an output, or one element of it."""
+        kept = self.runner.ancestors(output, position)
+        return self.record.model_copy(update={"nodes": {n: r for n, r in self.record.nodes.items() if n in kept}})
 
 
 class Runner:
@@ -115,63 +97,129 @@ class Runner:
         dtype: str = "float32",
         emit: Callable[[Event], None] | None = None,
         on_preview: Callable[[str, Any], None] | None = None,
+        options: Options | None = None,
+        wirings: dict[str, Wiring] | None = None,
     ) -> None:
         self.graph, self.inputs, self.store = graph, inputs, store
         self.device, self.dtype = device, dtype
         self.emit = emit or Bus()
         self.on_preview = on_preview
+        self.options = options or Options()
         self.cancelled = threading.Event()
         self.numerics = f"{device.partition(':')[0]} {dtype}"
-        self._placer = Placer(graph, inputs, store, self.numerics)
-        self._values = Values(graph, inputs, store)
-        self._pool: ModelPool | None = None
-        self._store_warned = False
+        self._placer = Placer(store, self.numerics, {} if wirings is None else wirings, self.options.refresh)
         self._began = 0.0
         self._records: dict[str, NodeRecord] = {}
+        self._failures: dict[str, str] = {}
 
     def plan(self) -> Plan:
         """What this run will do."""
-        return make_plan(self.graph, self.inputs, self.store, self.numerics)
+        return make_plan(
+            self.graph, self.inputs, self.store, self.numerics, self.options.until or None, self._placer
+        )  # fmt: skip
+
+    @property
+    def outputs(self) -> Mapping[str, Ref]:
+        """What the run returns: the graph's outputs, or all outputs of the nodes that are wanted instead."""
+        if not self.options.until:
+            return self.graph.outputs
+        mark = self.graph.spec.mark
+        return {
+            f"{name}.{port}": Ref(name, port, mark)
+            for name in self.options.until
+            for port in self.graph.nodes[name].cls.outputs()
+        }
 
     def run(self) -> Run:
         """Execute.
 
         Raises:
+            WouldRunError: with ``only``, something else would have to run first; nothing has run.
             MissingError: a model that a node needs is not on this machine; nothing has run.
             NodeError: a node failed; what finished before is stored.
             KeyboardInterrupt, Cancelled: the run was stopped; what finished before is stored.
         """
         self._began = time.perf_counter()
         self.record = self._new_record()
-        plan = self.plan()
-        active = [n for n, p in plan.nodes.items() if p.status != "cached"]
+        self._plan = plan = self.plan()
+        active = list(dict.fromkeys(p.node for p in plan.nodes.values() if p.status != "cached"))
+        self._check_only(plan)
         require(self.graph.used_models(active), self.graph.preset.name if self.graph.preset else "")
         self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
-        self._values.expect(active)
+        self.known = plan.known
+        self._values = Values(self.graph, self.inputs, self.store, self.known)
+        self._values.expect(active, self.outputs.values())
+        self._executor = Executor(
+            self.graph.name, self.store, self._values, self.known, self.device, self.dtype, self.emit, self.on_preview,
+            self.cancelled,
+        )  # fmt: skip
         self._store_inputs()
         status: Literal["done", "failed", "cancelled"] = "failed"
-        scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.store.folder / "tmp"))
         try:
-            for name, entry in plan.nodes.items():
-                self._settle([name], entry.reason, scratch)
-            for ref in self.graph.outputs.values():
-                self._hold(ref, scratch)
-            status = "done"
+            for name in self.graph.demanded(self.options.until or None):
+                self._run_node(self.graph.nodes[name])
+            for ref in self.outputs.values():
+                self._hold(ref)
+            status = "failed" if self._failures else "done"
         except (KeyboardInterrupt, Cancelled):
             status = "cancelled"
             raise
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            self._executor.close()
             self._finish(status)
-        return Run(self.record, self.output)
+        return Run(self.record, self, dict(self._failures))
 
     def output(self, name: str) -> Any:
-        """The value of a graph output."""
-        return self._values.fetch(self.graph.outputs[name])
+        """The value of an output.
+
+        Raises:
+            NodeError: it was not computed, because a node that it needs failed.
+        """
+        source = self._output_source(name)
+        missing = [p for p in places_of(source) if p not in self.known.digests]
+        if missing:
+            node = self.graph.nodes[missing[0].node]
+            raise NodeError(node.title(missing[0].at), node.cls.kind, f"output '{name}' was not computed")
+        return self._values.fetch(source)
+
+    def elements(self, name: str) -> Iterator[tuple[int, Any]]:
+        """The elements of a list output with their positions; those that failed are left out."""
+        source = self._output_source(name)
+        if not isinstance(source, Gathered):
+            yield from enumerate(self.output(name))
+            return
+        for position, part in enumerate(source.parts):
+            if all(p in self.known.digests for p in places_of(part)):
+                yield position, self._values.fetch(part)
+
+    def ancestors(self, name: str, position: int | None = None) -> set[str]:
+        """The instances that an output, or one element of it, was made by."""
+        source = self._output_source(name)
+        if position is not None and isinstance(source, Gathered):
+            source = source.parts[position]
+        stack, found = places_of(source), set()
+        while stack:
+            place = stack.pop()
+            if place.node == "inputs":
+                continue
+            node = self.graph.nodes[place.node]
+            title = node.title(place.at)
+            if title not in found:
+                found.add(title)
+                stack += [p for port in node.edges for p in places_of(self.known.source(node, port, place.at))]
+        return found
 
     def stored_value(self, value: ValueRecord) -> Any:
         """The value behind an entry of the record; None when neither the store nor this process has it."""
         return self._values.find(value.digest)
+
+    def _output_source(self, name: str) -> Source:
+        return self.graph.output_source(self.outputs[name], self.known.length)
+
+    def _check_only(self, plan: Plan) -> None:
+        others = [n for n, p in plan.nodes.items() if p.status != "cached" and p.node not in self.options.until]
+        if self.options.only and others:
+            raise WouldRunError(f"--only {', '.join(self.options.until)}: {', '.join(others)} would have to run first")
 
     def _store_inputs(self) -> None:
         """Keep the inputs: a rerun from a picture's provenance finds them, and `why` can name both values."""
@@ -180,74 +228,114 @@ class Runner:
                 try:
                     self.store.put(value.load(), value.stored.codec, value.stored.items is not None)
                 except StoreError as error:
-                    self._warn_store(error)
+                    self._executor.warn_store(error)
 
-    # --- execution ----------------------------------------------------------------------------------------------
+    # --- execution ------------------------------------------------------------------------------------------------
 
-    def _settle(self, todo: list[str], reason: str, scratch: Path, forced: frozenset[str] = frozenset()) -> None:
-        """Bring the outputs of a node into being, computing again whatever a damaged blob has lost."""
-        while todo:
+    def _run_node(self, node: GraphNode) -> None:
+        """Bring all instances of a node into being."""
+        try:
+            indexes = self.known.instances(node) if node.axes else [()]
+        except UnknownError as unknown:
+            self._skip(node, None, unknown.place)
+            return
+        ran = False
+        for index in indexes:
+            name = node.title(index) if index else node.name
+            entry = self._plan.nodes.get(name)
+            if entry is not None and entry.status == "cached":
+                self._found(node, index, name, self._plan.placed[name])
+                continue
+            ran = True
+            lacking = self._lacking(node, index)
+            if lacking is not None:
+                self._skip(node, index, lacking)
+                continue
             try:
-                self._settle_one(todo[-1], reason, todo[-1] in forced, scratch)
+                self._settle(node, index, entry.reason if entry is not None else "")
+            except GraphflowError as error:
+                if not self.options.keep_going or name not in self._records:
+                    raise
+                self._failures[name] = self._records[name].reason or str(error)
+        if ran:
+            self._values.release(node)
+
+    def _lacking(self, node: GraphNode, index: Index) -> Place | None:
+        """What an instance needs and a failed node has not brought."""
+        if not self._failures:
+            return None
+        for port in node.edges:
+            try:
+                places = places_of(self.known.source(node, port, index))
+            except UnknownError as unknown:
+                return unknown.place
+            for place in places:
+                if place not in self.known.digests:
+                    return place
+        return None
+
+    def _skip(self, node: GraphNode, index: Index | None, lacking: Place) -> None:
+        name = node.title(index)
+        above = self.graph.nodes[lacking.node].title(lacking.at)
+        reason = f"needs {above}, which has no result"
+        self._records[name] = NodeRecord(
+            kind=node.cls.kind, version=node.cls.version, status="skipped", reason=reason
+        )  # fmt: skip
+        self.emit(NodeSkipped(node=name, reason=reason))
+
+    def _settle(self, node: GraphNode, index: Index, reason: str) -> None:
+        """Bring an instance into being, computing again whatever a damaged blob has lost."""
+        todo = [(node, index)]
+        again: set[tuple[str, Index]] = set()
+        while todo:
+            at, where = todo[-1]
+            try:
+                self._settle_one(at, where, reason, (at.name, where) in again)
                 todo.pop()
             except LostValueError as lost:
-                if lost.ref.node in todo:
+                found = self._lost(lost)
+                if any(n is found[0] and i == found[1] for n, i in todo):
                     raise StoreError(str(lost)) from lost
-                todo.append(self._lost(lost))
-                forced |= {lost.ref.node}
+                todo.append(found)
+                again.add((found[0].name, found[1]))
 
-    def _hold(self, ref: Ref, scratch: Path) -> None:
-        """Make sure that a graph output can be read after the run."""
+    def _hold(self, ref: Ref) -> None:
+        """Make sure that an output can be read after the run."""
         try:
-            self._values.hold(ref)
-        except LostValueError as lost:
-            node = self._lost(lost)
-            self._settle([node], "", scratch, frozenset([node]))
-            self._values.hold(ref)
+            source = self.graph.output_source(ref, self.known.length)
+        except UnknownError:
+            return  # what it needs has failed
+        while True:
+            try:
+                self._values.check(source)
+                return
+            except LostValueError as lost:
+                node, index = self._lost(lost)
+                self.known.digests.pop(lost.place, None)
+                self._settle(node, index, "a stored value was lost")
 
-    def _lost(self, lost: LostValueError) -> str:
-        """Report a lost value; returns the node that can compute it again."""
-        if lost.ref.node == "inputs":
+    def _lost(self, lost: LostValueError) -> tuple[GraphNode, Index]:
+        """Report a lost value; returns the instance that can compute it again."""
+        if lost.place.node == "inputs":
             raise StoreError(str(lost)) from lost
-        self.emit(Logged(node="", message=f"{lost}; computing {lost.ref.node} again"))
-        return lost.ref.node
+        node = self.graph.nodes[lost.place.node]
+        self.emit(Logged(node="", message=f"{lost}; computing {node.title(lost.place.at)} again"))
+        return node, lost.place.at
 
-    def _settle_one(self, name: str, reason: str, forced: bool, scratch: Path) -> None:
-        digests = self._values.digests
-        placed = self._placer.place(name, digests, self._values.fetch)
-        cls = self.graph.nodes[name].cls
-        record = NodeRecord(
-            kind=cls.kind, version=cls.version, status="skipped", key=placed.key,
-            parameters=placed.node.model_dump(mode="json"), inputs=self._edge_texts(name),
-        )  # fmt: skip
-        self._records[name] = record
-        if placed.result is not None and not forced:
-            digests.update({(name, port): s for port, s in placed.result.outputs.items()})
-            record.status, record.seconds = "cached", placed.result.seconds
-            self.emit(NodeFinished(node=name, how="cached"))
-        else:
-            record.reason = "a stored value was lost" if forced else reason
-            self._compute(name, placed, record, scratch)
-        for port in cls.outputs().values():
-            stored = digests[name, port.name]
-            record.outputs[port.name] = ValueRecord(type=port.describe(), digest=stored.digest, bytes=stored.bytes)
-
-    def _compute(self, name: str, placed: Placed, record: NodeRecord, scratch: Path) -> None:
-        node = self.graph.nodes[name]
-        ports = node.cls.inputs()
-        values = {port: self._edge_value(ports[port], edge) for port, edge in node.edges.items() if port in ports}
+    def _settle_one(self, node: GraphNode, index: Index, reason: str, again: bool) -> None:
+        name = node.title(index) if index else node.name
+        placed = self._placer.place(node, index, self.known, self._values.fetch)
+        if placed.result is not None and not again and self._usable(node, index, placed):
+            self._found(node, index, name, placed)
+            return
+        record = self._records[name] = self._node_record(node, index, placed)
+        record.status, record.reason = "skipped", "a stored value was lost" if again else reason
         self.emit(NodeStarted(node=name, kind=node.cls.kind))
         record.started = time.perf_counter() - self._began
         try:
-            for port, ref in node.models.items():
-                values[port] = self.pool.get(ref)
-            for port in node.edges:
-                if port in ports and ports[port].role is not None:
-                    values[port] = self.pool.get_trained(values[port], str(ports[port].role))
-            began = time.perf_counter()
-            out = placed.node.run(node.cls.In(**values), RunContext(self, name, placed.key, scratch))
-            record.seconds = time.perf_counter() - began
-            self._keep(name, placed, out, record.seconds)
+            record.seconds = self._executor.compute(Job(node, index, name, placed))
+        except LostValueError:
+            raise
         except Exception as error:
             message = _message(error)
             record.status, record.reason = "failed", message
@@ -256,74 +344,46 @@ class Runner:
                 raise
             raise NodeError(name, node.cls.kind, message) from error
         record.status = "ran"
-        self._values.release(name)
+        self._enter_outputs(node, index, record)
         self.emit(NodeFinished(node=name, how="ran", seconds=record.seconds))
 
-    def _edge_value(self, port: Port, edge: Edge) -> Any:
-        if isinstance(edge, tuple):
-            return [self._values.fetch_for(port, ref) for ref in edge]
-        return self._values.fetch(edge) if port.role is not None else self._values.fetch_for(port, edge)
+    def _usable(self, node: GraphNode, index: Index, placed: Placed) -> bool:
+        """Whether a result that the plan did not count on has its values: a later node may want them."""
+        assert placed.result is not None
+        planned = self._plan.nodes.get(node.title(index))
+        return planned is None or planned.status == "maybe" or all(map(self.store.has, placed.result.outputs.values()))
 
-    def _keep(self, name: str, placed: Placed, out: Any, seconds: float) -> None:
-        """Check what a node returned, and store it."""
-        cls = self.graph.nodes[name].cls
-        if not isinstance(out, cls.Out):
-            raise ContractError(name, cls.kind, f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}")
-        values = {port: _checked(name, cls.kind, port, out) for port in cls.outputs().values()}
-        outputs: dict[str, Stored] = {}
-        whole = True
-        for port, value in values.items():
-            assert isinstance(port.type, PortType)
-            stored = self._put(value, port.type.codec, port.is_list) if cls.cache != "never" else None
-            whole &= stored is not None or cls.cache == "never"
-            if stored is not None and port.type.codec == "folder":
-                value = self.store.load(stored)  # the node's own folder goes with the run
-            known = stored or self.store.describe(value, port.type.codec, port.is_list)
-            outputs[port.name] = known
-            self._values.add(name, port.name, value, known, in_store=stored is not None)
-        if whole:
-            self._record_result(
-                Result(placed.key, cls.kind, self.graph.name, name, placed.parts, outputs, seconds, time.time())
-            )
+    def _found(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
+        """Take an instance's outputs from the store."""
+        result = placed.result
+        assert result is not None
+        for port, stored in result.outputs.items():
+            self.known.digests[Place(node.name, port, index)] = stored
+        record = self._records[name] = self._node_record(node, index, placed)
+        record.seconds = result.seconds
+        self._enter_outputs(node, index, record)
+        self.emit(NodeFinished(node=name, how="cached"))
 
-    def _put(self, value: Any, codec: str, is_list: bool) -> Stored | None:
-        try:
-            return self.store.put(value, codec, is_list)
-        except StoreError as error:
-            self._warn_store(error)
-            return None
+    # --- the record -----------------------------------------------------------------------------------------------
 
-    def _record_result(self, result: Result) -> None:
-        try:
-            self.store.record(result)
-            self.store.drop_checkpoint(result.key)
-        except StoreError as error:
-            self._warn_store(error)
+    def _node_record(self, node: GraphNode, index: Index, placed: Placed) -> NodeRecord:
+        return NodeRecord.model_construct(
+            kind=node.cls.kind, version=node.cls.version, status="cached", key=placed.key,
+            parameters=placed.node.model_dump(mode="json"),
+            inputs={p: edge_text(self.graph, self.known, node, p, index) for p in node.edges},
+            outputs={},
+        )  # fmt: skip
 
-    def _warn_store(self, error: StoreError) -> None:
-        """The run goes on in memory when the store can't be written; the user is told once."""
-        if not self._store_warned:
-            self._store_warned = True
-            self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
-
-    @property
-    def pool(self) -> ModelPool:
-        """Loaded models; made, and torch imported, when the first node needs one."""
-        if self._pool is None:
-            import torch
-
-            from graphflow.models.pool import ModelPool
-
-            self._pool = ModelPool(torch.device(self.device), getattr(torch, self.dtype), self.emit)
-        return self._pool
-
-    # --- the record ---------------------------------------------------------------------------------------------
+    def _enter_outputs(self, node: GraphNode, index: Index, record: NodeRecord) -> None:
+        for port in node.cls.outputs().values():
+            stored = self.known.digests[Place(node.name, port.name, index)]
+            record.outputs[port.name] = _value_record(port.describe(), stored)
 
     def _new_record(self) -> RunRecord:
         spec, preset = self.graph.spec, self.graph.preset
         return RunRecord(
-            graphflow=__version__, graph=spec.name, title=spec.title, text=spec.text,
-            inputs={name: value.record() for name, value in self.inputs.items()},
+            graphflow=__version__, graph=spec.name, title=spec.title, text=spec.text, files=dict(self.graph.files),
+            inputs={name: value.record() for name, value in self.inputs.items() if _worth_recording(name, value)},
             overrides=dict(self.graph.overrides),
             preset=preset_data(spec.models) if preset is None or preset.name == "inline" else preset.name,
             device=self.device, dtype=self.dtype,
@@ -334,37 +394,45 @@ class Runner:
         record = self.record
         record.seconds = time.perf_counter() - self._began
         record.status = status
-        record.nodes = {n: self._records[n] for n in self.graph.order if n in self._records}
-        for name, model in self.graph.used_models(record.nodes).items():
+        record.nodes = self._records
+        used = [name for name in self.graph.order if any(p.node == name for p in self._plan.nodes.values())]
+        for name, model in self.graph.used_models(used).items():
             record.models[name] = ModelRecord(
                 loader=model.loader, source=model.describe(), space=model.space,
                 fingerprint=self._placer.fingerprint_of(model),
             )  # fmt: skip
-        for name, ref in self.graph.outputs.items():
-            stored = self._values.digests.get((ref.node, ref.port))
-            if stored is not None:
-                described = self._values.port_of(ref).describe()
-                record.outputs[name] = ValueRecord(type=described, digest=stored.digest, bytes=stored.bytes)
+        for name, ref in self.outputs.items():
+            self._record_output(name, ref)
         self.emit(RunFinished(status=status, seconds=record.seconds))
         if status == "done":
             with suppress(StoreError):
                 self.store.touch(r.key for r in record.nodes.values() if r.key)
 
-    def _edge_texts(self, name: str) -> dict[str, str | list[str]]:
-        edges = self.graph.nodes[name].edges
-        return {p: [str(r) for r in e] if isinstance(e, tuple) else str(e) for p, e in edges.items()}
+    def _record_output(self, name: str, ref: Ref) -> None:
+        described = self.graph.output_port(ref).describe()
+        try:
+            source = self._output_source(name)
+            self.record.outputs[name] = _value_record(described, self.known.stored(source))
+        except UnknownError:
+            if not self._failures:
+                return
+            with suppress(UnknownError):
+                source = self._output_source(name)
+                if isinstance(source, Gathered):
+                    known = [p for p in source.parts if all(x in self.known.digests for x in places_of(p))]
+                    if known:
+                        entry = _value_record(described, self.known.stored(Gathered(tuple(known))))
+                        entry.failed = [i for i, p in enumerate(source.parts) if p not in known]
+                        self.record.outputs[name] = entry
 
 
-def _checked(node: str, kind: str, port: Port, out: Ports) -> Any:
-    value = getattr(out, port.name)
-    assert isinstance(port.type, PortType)
-    codec = CODECS[port.type.codec]
-    if port.is_list and not isinstance(value, list | tuple):
-        raise ContractError(node, kind, f"output '{port.name}' is {type(value).__name__}, expected a list")
-    for item in value if port.is_list else [value]:
-        if problem := codec.check(item):
-            raise ContractError(node, kind, f"output '{port.name}' ({port.describe()}): {problem}")
-    return value
+def _value_record(described: str, stored: Stored) -> ValueRecord:
+    return ValueRecord.model_construct(type=described, digest=stored.digest, bytes=stored.bytes)
+
+
+def _worth_recording(name: str, value: InputValue) -> bool:
+    """Inputs of the graph, and pictures that a sub-graph brings along: a record's graph can open no file."""
+    return "/" not in name or value.stored.codec != "json"
 
 
 def _message(error: BaseException) -> str:

@@ -9,12 +9,16 @@ from typing import Any
 
 from graphflow import devices, registry
 from graphflow.check import check
-from graphflow.errors import UsageError
+from graphflow.errors import UsageError, did_you_mean
 from graphflow.events import Event
+from graphflow.explain import explain
 from graphflow.graph import Graph
 from graphflow.inputs import InputValue, bind
-from graphflow.plan import Plan, explain, make_plan
-from graphflow.run import Run, Runner
+from graphflow.placing import Wiring
+from graphflow.plan import Plan
+from graphflow.ports import type_by_name
+from graphflow.record import InputRecord
+from graphflow.run import Options, Run, Runner
 from graphflow.spec import GraphSpec, find_graph, load_spec, parse_spec
 from graphflow.store import Store, Stored, default_folder
 
@@ -25,6 +29,7 @@ class Session:
 
     Attributes:
         remembered: inputs that a record brought along; they stand in for inputs that are not given.
+        wirings: what plans and runs of this session share.
     """
 
     graph: Graph
@@ -32,6 +37,7 @@ class Session:
     device: str = "cpu"
     dtype: str = "float32"
     remembered: Mapping[str, Any] = field(default_factory=dict)
+    wirings: dict[str, Wiring] = field(default_factory=dict)
 
     @property
     def numerics(self) -> str:
@@ -40,25 +46,41 @@ class Session:
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, InputValue]:
         """Bind the graph's inputs; see `graphflow.inputs.bind`."""
-        return bind(self.graph.spec, {**self.remembered, **given}, self.store)
+        remembered = {n: v for n, v in self.remembered.items() if n in self.graph.inputs}
+        hidden = {n: v for n, v in self.remembered.items() if n in self.graph.hidden}
+        bound = bind(self.graph.inputs, {**remembered, **given}, self.store)
+        return {**bound, **bind(self.graph.hidden, hidden, self.store)}
 
-    def plan(self, **given: Any) -> Plan:
+    def plan(self, options: Options | None = None, **given: Any) -> Plan:
         """What a run with these inputs would do."""
-        return make_plan(self.graph, self.bind(given), self.store, self.numerics)
+        return self.runner(given, options=options).plan()
 
     def why(self, node: str, **given: Any) -> list[str]:
         """Why a node is cached or must run, one line a finding."""
-        if node not in self.graph.nodes:
-            raise UsageError(f"the graph has no node '{node}'; it has: {', '.join(self.graph.nodes)}")
         return explain(self.graph, self.bind(given), self.store, self.numerics, node)
 
-    def runner(self, given: Mapping[str, Any], emit: Callable[[Event], None] | None = None) -> Runner:
-        """A runner for these inputs."""
-        return Runner(self.graph, self.bind(given), self.store, self.device, self.dtype, emit)
+    def runner(
+        self, given: Mapping[str, Any], emit: Callable[[Event], None] | None = None, options: Options | None = None
+    ) -> Runner:
+        """A runner for these inputs.
 
-    def run(self, **given: Any) -> Run:
+        Raises:
+            UsageError: the options name a node that the graph does not have.
+        """
+        options = options or Options()
+        for name in (*options.until, *options.refresh):
+            if name not in self.graph.nodes:
+                hint = did_you_mean(name, self.graph.nodes)
+                known = ", ".join(self.graph.nodes)
+                raise UsageError(f"the graph has no node '{name}'; it has: {known}" + (f"; {hint}" if hint else ""))
+        return Runner(
+            self.graph, self.bind(given), self.store, self.device, self.dtype, emit, options=options,
+            wirings=self.wirings,
+        )  # fmt: skip
+
+    def run(self, options: Options | None = None, **given: Any) -> Run:
         """Run; the result's outputs are read with ``result["image"]``."""
-        return self.runner(given).run()
+        return self.runner(given, options=options).run()
 
 
 def open_session(
@@ -104,16 +126,19 @@ def _read(graph: str) -> tuple[GraphSpec, dict[str, Any], dict[str, Any], str | 
     record = read(path)
     if record is None:
         raise UsageError(f"{graph} was not made by graphflow: it holds no graph")
-    spec = parse_spec(record.text, f"{path.name}")
-    values: dict[str, Any] = {}
-    for name, entry in record.inputs.items():
-        declared = spec.inputs.get(name)
-        if declared is None:
-            continue
-        if declared.type.codec == "json":
-            values[name] = entry.value
-        elif entry.digest is not None:
-            # The picture itself is not in the record; the store of the machine that ran it still has it.
-            values[name] = Stored(entry.digest, declared.type.codec)
+    spec = parse_spec(record.text, path.name, library=record.files)
+    values = {name: value for name, entry in record.inputs.items() if (value := _remembered(entry)) is not None}
     preset = record.preset if isinstance(record.preset, str) else None
     return spec, values, record.overrides, preset
+
+
+def _remembered(entry: InputRecord) -> Any:
+    """The value of an input as a record has it; None when the record does not say."""
+    found = type_by_name(entry.type)
+    if found is None:
+        return None
+    if found[0].codec == "json":
+        return entry.value
+    # A picture itself is not in the record; the store of the machine that ran it still has it.
+    items = tuple(entry.items) if entry.items is not None else None
+    return Stored(entry.digest, found[0].codec, 0, items) if entry.digest is not None else None

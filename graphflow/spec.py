@@ -1,11 +1,12 @@
-"""A graph file as data: what stands in it, with positions, before any kind or model is looked up."""
+"""A graph file as data: what stands in it, with positions, before any kind, sub-graph or model is looked up."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, did_you_mean
@@ -30,9 +31,16 @@ class Ref:
         return f"{self.node}.{self.port}"
 
 
+Edge = Ref | tuple[Ref, ...]
+
+
 @dataclass(frozen=True)
 class InputSpec:
-    """A value that the graph asks its user for; with `nonempty`, blank text is refused before anything runs."""
+    """A value that the graph asks its user for.
+
+    With `nonempty`, blank text is refused before anything runs. The file names of a default begin at `folder`; it is
+    None when the graph may name no file.
+    """
 
     name: str
     type: PortType
@@ -42,6 +50,7 @@ class InputSpec:
     default: Any = None
     has_default: bool = False
     nonempty: bool = False
+    folder: Path | None = field(default=None, compare=False)
 
     def describe(self) -> str:
         """The type as graph files write it."""
@@ -50,21 +59,38 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One entry of `nodes:`. A value of `inputs` is an edge, or a list of edges for a list port."""
+    """One entry of `nodes:`. A value of `inputs` is an edge, or a list of edges for a list port.
+
+    Attributes:
+        inputs: the edges under `in:` and `map:`, by port or parameter.
+        mapped: the names under `map:`: the node runs once for each element of what these edges bring.
+        inside: ``--set`` values for the nodes of a sub-graph, by ``node.parameter``.
+    """
 
     name: str
     uses: str
     mark: Mark
     uses_mark: Mark
-    inputs: Mapping[str, Ref | tuple[Ref, ...]]
+    inputs: Mapping[str, Edge]
     parameters: Mapping[str, Any]
     parameter_marks: Mapping[str, Mark]
     input_marks: Mapping[str, Mark]
+    mapped: frozenset[str] = frozenset()
+    inside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """A graph file. `models` is a preset's name, a path, or an inline mapping; `text` is the file as it was read."""
+    """A graph file.
+
+    Attributes:
+        folder: where its relative paths begin; None when it may name no file (it came out of a picture).
+        models: a preset's name, a path, or an inline mapping.
+        text: the file as it was read.
+        place: the file as seen from the folder of the graph that the user named; a shipped graph's begins with
+            ``shipped:``.
+        library: sub-graphs by place, when they come out of a record instead of files.
+    """
 
     name: str
     title: str
@@ -76,6 +102,8 @@ class GraphSpec:
     outputs: Mapping[str, Ref]
     mark: Mark
     text: str
+    place: str = ""
+    library: Mapping[str, str] | None = None
 
 
 def load_spec(path: Path, name: str | None = None) -> GraphSpec:
@@ -90,13 +118,51 @@ def load_spec(path: Path, name: str | None = None) -> GraphSpec:
     return _Reader(shown, path.parent, text).graph(data)
 
 
-def parse_spec(text: str, name: str, folder: Path | None = None) -> GraphSpec:
+def parse_spec(text: str, name: str, folder: Path | None = None, library: Mapping[str, str] | None = None) -> GraphSpec:
     """Read a graph from text, such as the provenance of a picture; without a folder it can name no file.
+
+    Args:
+        text: the graph file.
+        name: stands for the file in messages.
+        folder: where its relative paths begin.
+        library: the texts of its sub-graphs, by place.
 
     Raises:
         InvalidError: with every problem of the text's structure.
     """
-    return _Reader(name, folder, text).graph(read_text(text, name))
+    return replace(_Reader(name, folder, text).graph(read_text(text, name)), library=library)
+
+
+def load_subgraph(parent: GraphSpec, uses: str, mark: Mark) -> GraphSpec | None:
+    """The graph that a node of `parent` uses; None when `uses` is neither a file's name nor a shipped graph.
+
+    Raises:
+        InvalidError: there is no such file, or it is no graph.
+    """
+    if not uses.endswith((".yaml", ".yml")):
+        if uses not in shipped_graphs():
+            return None
+        place = f"shipped:{uses}.yaml"
+    elif PurePosixPath(uses).is_absolute() or PureWindowsPath(uses).is_absolute():
+        raise InvalidError(
+            [Diagnostic(mark, "GF117", f"{uses} is an absolute path", "expected one relative to this file")]
+        )
+    else:
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(parent.place), uses))
+    if parent.library is not None:
+        if place not in parent.library:
+            raise InvalidError([Diagnostic(mark, "GF117", f"the record does not hold the graph {place}")])
+        found = parse_spec(parent.library[place], place, None, parent.library)
+    elif place.startswith("shipped:") and not uses.endswith((".yaml", ".yml")):
+        found = load_spec(shipped_graphs()[uses], uses)
+    elif parent.folder is None:
+        raise InvalidError([Diagnostic(mark, "GF117", f"a picture's graph can't open the file {uses}")])
+    else:
+        path = parent.folder / uses
+        if not path.is_file():
+            raise InvalidError([Diagnostic(mark, "GF117", f"there is no graph file {path}")])
+        found = load_spec(path)
+    return replace(found, place=place)
 
 
 def shipped_graphs() -> dict[str, Path]:
@@ -204,40 +270,48 @@ class _Reader:
         nonempty = value.get("nonempty", False)
         if not isinstance(nonempty, bool):
             self.problem(mark_of(value, "nonempty", mark), "GF010", "'nonempty:' is true or false")
-        return InputSpec(name, *found, mark, str(doc), plain(value.get("default")), "default" in value, bool(nonempty))
+        return InputSpec(
+            name, *found, mark, str(doc), plain(value.get("default")), "default" in value, bool(nonempty), self.folder
+        )  # fmt: skip
 
     def node(self, name: str, value: Any, mark: Mark) -> NodeSpec | None:
         if not isinstance(value, YamlMap):
             self.problem(mark, "GF010", f"node '{name}' is a mapping with 'uses:', found {kind_of(value)}")
             return None
-        self.unknown_keys(value, ("uses", "in", "with", "doc"), f"node '{name}'")
+        self.unknown_keys(value, ("uses", "in", "map", "with", "doc"), f"node '{name}'")
         uses = value.get("uses")
         if not isinstance(uses, str) or not uses:
             self.problem(mark_of(value, "uses", mark), "GF010", f"node '{name}' has no 'uses:' that names a kind")
             return None
-        inputs: dict[str, Ref | tuple[Ref, ...]] = {}
-        edges = self.submap(value, "in", name, mark)
-        for port, source in edges.items():
-            where = mark_of(edges, port, mark)
-            if isinstance(source, YamlList):
-                refs = [self.ref(item, m, f"'{name}.{port}'") for item, m in zip(source, source.marks, strict=True)]
-                inputs[port] = tuple(r for r in refs if r is not None)
-            elif (ref := self.ref(source, where, f"'{name}.{port}'")) is not None:
-                inputs[port] = ref
-        constants = self.submap(value, "with", name, mark)
-        for key in edges.keys() & constants.keys():
-            self.problem(constants.key_marks[key], "GF111", f"'{name}.{key}' stands under both 'in:' and 'with:'")
+        sections = {key: self.submap(value, key, name, mark) for key in ("in", "map", "with")}
+        inputs = {
+            port: edge
+            for edges in (sections["in"], sections["map"])
+            for port, source in edges.items()
+            if (edge := self.edge(source, mark_of(edges, port, mark), f"'{name}.{port}'")) is not None
+        }
+        for first, second in (("in", "map"), ("in", "with"), ("map", "with")):
+            for key in sections[first].keys() & sections[second].keys():
+                message = f"'{name}.{key}' stands under both '{first}:' and '{second}:'"
+                self.problem(sections[second].key_marks[key], "GF111", message)
         return NodeSpec(
-            name, uses, mark, mark_of(value, "uses", mark), inputs, plain(constants),
-            constants.value_marks, edges.key_marks,
+            name, uses, mark, mark_of(value, "uses", mark), inputs, plain(sections["with"]),
+            sections["with"].value_marks, {**sections["in"].key_marks, **sections["map"].key_marks},
+            frozenset(sections["map"]),
         )  # fmt: skip
+
+    def edge(self, source: Any, mark: Mark, what: str) -> Edge | None:
+        if not isinstance(source, YamlList):
+            return self.ref(source, mark, what)
+        refs = [self.ref(item, m, what) for item, m in zip(source, source.marks, strict=True)]
+        return tuple(r for r in refs if r is not None)
 
     def submap(self, value: YamlMap, key: str, node: str, mark: Mark) -> YamlMap:
         found = value.get(key)
         if isinstance(found, YamlMap):
             return found
         if found is not None:
-            what = "edges" if key == "in" else "constants"
+            what = "constants" if key == "with" else "edges"
             self.problem(mark_of(value, key, mark), "GF010", f"'{key}:' of node '{node}' maps names to {what}")
         return YamlMap(mark)
 

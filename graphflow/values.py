@@ -1,113 +1,155 @@
-"""The values of a running graph: digests of what is known, and the values themselves while somebody needs them."""
+"""The values of a running graph: from the inputs, from memory or from the store, as long as somebody needs them."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphflow.errors import DamagedBlobError
-from graphflow.graph import Graph
+from graphflow.graph import Element, Graph, GraphNode, Place, Source
 from graphflow.inputs import InputValue
-from graphflow.plan import Digests
+from graphflow.known import Known, places_of
 from graphflow.ports import CONVERSIONS, Port, PortType
 from graphflow.spec import Ref
 from graphflow.store import Store, Stored
 
+MEMORY = 1 << 30  # bytes of stored values that are kept at hand; others are read from the store again
+
 
 class LostValueError(Exception):
-    """A value that was stored can't be read any more; `ref` says which."""
+    """A value that was stored can't be read any more; `place` says which."""
 
-    def __init__(self, ref: Ref, message: str) -> None:
-        self.ref = ref
+    def __init__(self, place: Place, message: str) -> None:
+        self.place = place
         super().__init__(message)
 
 
 class Values:
-    """Reads values from the inputs, from memory or from the store, and lets go of what no later node needs."""
+    """Hands out values, and lets go of what no later node needs."""
 
-    def __init__(self, graph: Graph, inputs: Mapping[str, InputValue], store: Store) -> None:
-        self._graph, self._inputs, self._store = graph, inputs, store
-        self.digests: Digests = {("inputs", name): value.stored for name, value in inputs.items()}
-        self._held: dict[tuple[str, str], Any] = {}
+    def __init__(self, graph: Graph, inputs: Mapping[str, InputValue], store: Store, known: Known) -> None:
+        self._graph, self._inputs, self._store, self._known = graph, inputs, store, known
+        self._unstored: dict[Place, Any] = {}
+        self._recent: OrderedDict[Place, tuple[Any, int]] = OrderedDict()
+        self._recent_bytes = 0
         self._consumers: dict[tuple[str, str], int] = {}
-        self._unstored: set[tuple[str, str]] = set()
+        self._by_digest: dict[str, Place] = {}
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Announce that these nodes will run, so that their inputs are kept until then."""
+    def expect(self, names: Iterable[str], outputs: Iterable[Ref]) -> None:
+        """Announce that these nodes will run and these outputs will be read, so that they are kept until then."""
         for name in names:
-            for ref in self._graph.nodes[name].refs:
-                self._consumers[ref.node, ref.port] = self._consumers.get((ref.node, ref.port), 0) + 1
+            for producer in {(r.node, r.port) for r in self._graph.nodes[name].refs}:
+                self._consumers[producer] = self._consumers.get(producer, 0) + 1
+        for ref in outputs:
+            self._consumers[ref.node, ref.port] = self._consumers.get((ref.node, ref.port), 0) + 1
 
-    def add(self, node: str, port: str, value: Any, stored: Stored, in_store: bool) -> None:
+    def add(self, place: Place, value: Any, stored: Stored, in_store: bool) -> None:
         """Take a value that a node has just computed."""
-        place = (node, port)
-        self.digests[place] = stored
+        self._known.digests[place] = stored
         if not in_store:
-            self._unstored.add(place)
-        if not in_store or self._consumers.get(place):
-            self._held[place] = value
+            self._unstored[place] = value
+        elif self._consumers.get((place.node, place.port)):
+            self._remember(place, value, stored.bytes)
 
-    def hold(self, ref: Ref) -> None:
-        """Read a value and keep it until the end of the run: it is one of the graph's outputs.
+    def release(self, node: GraphNode) -> None:
+        """All instances of a node have run: its inputs have one consumer less."""
+        for producer in {(r.node, r.port) for r in node.refs}:
+            left = self._consumers[producer] = self._consumers.get(producer, 1) - 1
+            if left <= 0:
+                for place in [p for p in (*self._unstored, *self._recent) if p[:2] == producer]:
+                    self._unstored.pop(place, None)
+                    self._forget(place)
 
-        Raises:
-            LostValueError: it can't be read any more.
-        """
-        self._held[ref.node, ref.port] = self.fetch(ref)
-
-    def release(self, node: str) -> None:
-        """A node has run: its inputs have one consumer less."""
-        for ref in self._graph.nodes[node].refs:
-            place = (ref.node, ref.port)
-            left = self._consumers[place] = self._consumers.get(place, 1) - 1
-            if left <= 0 and place not in self._unstored:
-                self._held.pop(place, None)
-
-    def fetch(self, ref: Ref) -> Any:
-        """The value at the source of an edge.
+    def fetch(self, source: Source) -> Any:
+        """The value that a source brings.
 
         Raises:
             LostValueError: it can't be read any more.
         """
-        place = (ref.node, ref.port)
-        if place in self._held:
-            return self._held[place]
-        try:
-            value = self._inputs[ref.port].load() if ref.node == "inputs" else self._store.load(self.digests[place])
-        except DamagedBlobError as error:
-            raise LostValueError(ref, str(error)) from error
-        if self._consumers.get(place):
-            self._held[place] = value
-        return value
+        if isinstance(source, Place):
+            return self._at(source)
+        return self._element(source) if isinstance(source, Element) else [self.fetch(part) for part in source.parts]
 
-    def fetch_for(self, port: Port, ref: Ref) -> Any:
-        """The value at the source of an edge, converted to the type of the port that it enters."""
-        value = self.fetch(ref)
-        source = self.port_of(ref)
-        assert isinstance(port.type, PortType)
-        assert isinstance(source.type, PortType)
-        convert = CONVERSIONS.get((source.type.name, port.type.name)) if source.type.name != port.type.name else None
+    def fetch_for(self, port: Port, node: GraphNode, source: Source) -> Any:
+        """The value that a source brings, converted to the type of the port that it enters."""
+        value = self.fetch(source)
+        edge = node.edges[port.name]
+        if not edge:
+            return value
+        came = self._graph.output_port(edge[0] if isinstance(edge, tuple) else edge)
+        if not isinstance(port.type, PortType) or not isinstance(came.type, PortType):
+            return value
+        convert = CONVERSIONS.get((came.type.name, port.type.name))
         if convert is None:
             return value
-        return [convert(v) for v in value] if isinstance(value, list) else convert(value)
+        return [convert(v) for v in value] if port.is_list else convert(value)
+
+    def check(self, source: Source) -> None:
+        """Make sure that a graph output can be read after the run, one value at a time.
+
+        Raises:
+            LostValueError: it can't be read any more.
+        """
+        for place in places_of(source):
+            if place not in self._unstored and place.node != "inputs":
+                stored = self._known.digests[place]
+                try:
+                    for digest in stored.digests:
+                        self._store.peek(Stored(digest, stored.codec))
+                except DamagedBlobError as error:
+                    raise LostValueError(place, str(error)) from error
 
     def find(self, digest: str) -> Any:
         """The value with this digest for people to look at (see `Store.peek`); None when it can't be read any more."""
-        for place, stored in self.digests.items():
-            if stored.digest == digest:
-                if place in self._held:
-                    return self._held[place]
-                if place[0] == "inputs":
-                    return self._inputs[place[1]].load()
-                try:
-                    return self._store.peek(stored)
-                except DamagedBlobError:
-                    return None
-        return None
+        if len(self._by_digest) != len(self._known.digests):
+            self._by_digest = {stored.digest: place for place, stored in self._known.digests.items()}
+        place = self._by_digest.get(digest)
+        if place is None:
+            return None
+        if place in self._unstored or place in self._recent or place.node == "inputs":
+            return self._at(place)
+        try:
+            return self._store.peek(self._known.digests[place])
+        except DamagedBlobError:
+            return None
 
-    def port_of(self, ref: Ref) -> Port:
-        """The port at the source of an edge."""
-        if ref.node == "inputs":
-            declared = self._graph.inputs[ref.port]
-            return Port(ref.port, declared.type, declared.is_list)
-        return self._graph.nodes[ref.node].cls.outputs()[ref.port]
+    def _at(self, place: Place) -> Any:
+        if place in self._unstored:
+            return self._unstored[place]
+        if place in self._recent:
+            self._recent.move_to_end(place)
+            return self._recent[place][0]
+        if place.node == "inputs":
+            return self._inputs[place.port].load()
+        stored = self._known.digests[place]
+        value = self._read(place, stored)
+        self._remember(place, value, stored.bytes)
+        return value
+
+    def _element(self, source: Element) -> Any:
+        place, position = source
+        if place in self._unstored or place in self._recent:
+            return self._at(place)[position]
+        if place.node == "inputs":
+            return self._inputs[place.port].element(position)
+        return self._read(place, self._known.stored(source))
+
+    def _read(self, place: Place, stored: Stored) -> Any:
+        try:
+            return self._store.load(stored)
+        except DamagedBlobError as error:
+            raise LostValueError(place, str(error)) from error
+
+    def _remember(self, place: Place, value: Any, size: int) -> None:
+        self._forget(place)
+        if size > MEMORY:
+            return
+        self._recent[place] = (value, size)
+        self._recent_bytes += size
+        while self._recent_bytes > MEMORY:
+            self._recent_bytes -= self._recent.popitem(last=False)[1][1]
+
+    def _forget(self, place: Place) -> None:
+        if place in self._recent:
+            self._recent_bytes -= self._recent.pop(place)[1]

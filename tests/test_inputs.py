@@ -94,11 +94,11 @@ def test_unusable_files_say_why(tmp_path: Path, store: Store) -> None:
     }
     for name, says in cases.items():
         with pytest.raises(InvalidError) as caught:
-            bind(declared, {"image": tmp_path / name}, store)
+            bind(declared.inputs, {"image": tmp_path / name}, store)
         assert says in str(caught.value), name
         assert "GF130" in str(caught.value)
     with pytest.raises(MissingError, match=r"none.png does not exist"):
-        bind(declared, {"image": tmp_path / "none.png"}, store)
+        bind(declared.inputs, {"image": tmp_path / "none.png"}, store)
 
 
 def test_a_picture_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_the_digest_is_of_the_pixels_not_of_the_file(tmp_path: Path, store: Stor
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "b.bmp")
     declared = spec("  text: {type: Text, default: x}\n  image: {type: Image}")
-    digests = {bind(declared, {"image": tmp_path / n}, store)["image"].stored.digest for n in ("a.png", "b.bmp")}
+    digests = {bind(declared.inputs, {"image": tmp_path / n}, store)["image"].stored.digest for n in ("a.png", "b.bmp")}
     assert len(digests) == 1
 
 
@@ -122,7 +122,7 @@ def test_an_overwritten_picture_is_seen(tmp_path: Path, store: Store) -> None:
     digests = []
     for colour in ("red", "blue"):
         PIL.Image.new("RGB", (4, 4), colour).save(tmp_path / "a.png")
-        digests.append(bind(declared, {"image": tmp_path / "a.png"}, store)["image"].stored.digest)
+        digests.append(bind(declared.inputs, {"image": tmp_path / "a.png"}, store)["image"].stored.digest)
     assert digests[0] != digests[1]
 
 
@@ -134,7 +134,7 @@ def test_an_overwritten_picture_is_seen(tmp_path: Path, store: Store) -> None:
     ],
 )  # fmt: skip
 def test_plain_values_are_read_by_type(store: Store, kind: str, given: str, expected: object) -> None:
-    bound = bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}"), {"v": given}, store)
+    bound = bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}").inputs, {"v": given}, store)
     assert bound["v"].load() == expected
 
 
@@ -148,19 +148,19 @@ def test_plain_values_are_read_by_type(store: Store, kind: str, given: str, expe
 )  # fmt: skip
 def test_wrong_values_are_refused(store: Store, kind: str, given: str, says: str) -> None:
     with pytest.raises(InvalidError, match=says):
-        bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}"), {"v": given}, store)
+        bind(spec(f"  text: {{type: Text, default: x}}\n  v: {{type: '{kind}'}}").inputs, {"v": given}, store)
 
 
 def test_all_problems_of_the_inputs_come_at_once(store: Store) -> None:
     declared = spec("  text: {type: Text, nonempty: true}\n  n: {type: int}\n  m: {type: int, default: x}")
     with pytest.raises(InvalidError) as caught:
-        bind(declared, {"text": "  "}, store)
+        bind(declared.inputs, {"text": "  "}, store)
     text = str(caught.value)
     assert "input 'text' (Text) is empty" in text
     assert "input 'n' (int) is not given" in text
     assert "input 'm' (int) is 'x', expected int" in text
     with pytest.raises(UsageError, match="did you mean text"):
-        bind(declared, {"txt": "x"}, store)
+        bind(declared.inputs, {"txt": "x"}, store)
 
 
 def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store) -> None:
@@ -169,9 +169,9 @@ def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store)
     folder.mkdir()
     declared = spec("  text: {type: Text, default: x}\n  image: {type: Image, default: ../secret.png}", folder)
     with pytest.raises(InvalidError, match="outside the graph's folder"):
-        bind(declared, {}, store)
+        bind(declared.inputs, {}, store)
     with pytest.raises(InvalidError, match="which a picture's graph can't open"):
-        bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}"), {}, store)
+        bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}").inputs, {}, store)
 
 
 def test_folders_and_globs_become_lists(tmp_path: Path, store: Store) -> None:
@@ -179,7 +179,7 @@ def test_folders_and_globs_become_lists(tmp_path: Path, store: Store) -> None:
         PIL.Image.new("RGB", (1, 1), "red" if name == "a.png" else "blue").save(tmp_path / name, format="PNG")
     declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
     for given in (tmp_path, f"{tmp_path}/*.png"):
-        images = bind(declared, {"images": str(given)}, store)["images"].load()
+        images = bind(declared.inputs, {"images": str(given)}, store)["images"].load()
         assert [i.getpixel((0, 0)) for i in images] == [(255, 0, 0), (0, 0, 255)]
     with pytest.raises(MissingError):
-        bind(declared, {"images": f"{tmp_path}/*.jpg"}, store)
+        bind(declared.inputs, {"images": f"{tmp_path}/*.jpg"}, store)

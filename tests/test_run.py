@@ -16,7 +16,8 @@ from graphflow.errors import ContractError, InvalidError, NodeError
 from graphflow.events import Event, Logged, NodeFinished, NodeProgress, RunFinished
 from graphflow.inputs import bind
 from graphflow.node import Context, Node, Ports
-from graphflow.plan import Plan, explain, make_plan
+from graphflow.explain import explain
+from graphflow.plan import Plan, make_plan
 from graphflow.ports import Text
 from graphflow.run import Run, Runner
 from graphflow.spec import parse_spec
@@ -43,7 +44,7 @@ class Harness:
 
     def _parts(self, given: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, Any]:
         graph = check(parse_spec(self.text, "g.yaml"), settings=settings)
-        return graph, bind(graph.spec, given, self.store)
+        return graph, bind(graph.spec.inputs, given, self.store)
 
     def plan(self, settings: dict[str, Any] | None = None, **given: Any) -> Plan:
         return make_plan(*self._parts(given, settings or {}), self.store)

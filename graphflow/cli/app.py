@@ -128,7 +128,7 @@ def plan(
 ) -> None:
     """Say what a run would do: cached, run or maybe, each with a reason. Nothing is computed or loaded."""
     session = session_of(graph, set, models, device, dtype, store, nodes)
-    made = session.plan(**_pairs(input, "-i"))
+    made = session.runner(_pairs(input, "-i")).plan()
     if json_:
         print(json.dumps({n: vars(p) for n, p in made.nodes.items()}, indent=1))
     else:
@@ -238,3 +238,4 @@ def _github_line(found: Any) -> str:
 
 
 from graphflow.cli import catalogue  # noqa: E402, F401  registers its commands on `app`
+from graphflow.cli import schema as _schema  # noqa: E402, F401

@@ -171,7 +171,7 @@ class _Reader:
         space = entry.get("space") or self.space or (base.space if base else "") or str(hub or name)
         return ModelRef(
             loader.role, loader.name, str(space), hub, entry.get("revision"), path, entry.get("packaged"),
-            entry.get("endpoint"), str(entry.get("part") or ""), dtype, plain(options), mark,
+            entry.get("endpoint"), str(entry.get("part") or ""), dtype, plain(options), mark, name,
         )  # fmt: skip
 
     def path(self, name: str, entry: YamlMap, mark: Mark) -> Path | None:

@@ -29,6 +29,7 @@ class ModelRef:
         part: sub-folder of the repository, such as ``vae``; empty for its root.
         dtype: floating-point type to load in; None leaves the choice to the run.
         options: further settings that the loader understands.
+        name: the preset's entry; that of a role is what ports of the role get by default.
     """
 
     role: str
@@ -43,6 +44,7 @@ class ModelRef:
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     mark: Mark = field(default=Mark("<preset>"), compare=False)
+    name: str = ""
 
     def describe(self) -> str:
         """Where the model comes from, in a few words."""

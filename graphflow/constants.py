@@ -1,0 +1,49 @@
+"""Plain values (text, numbers, truth values, rows): from graph files, from Python, and as typed on the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphflow.codecs import CODECS
+from graphflow.spec import InputSpec
+from graphflow.yamlfile import read_text, scalar
+
+_PYTHON: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
+
+
+def read_constant(value: Any, declared: InputSpec, typed: bool = False) -> Any:
+    """The value as the declared type has it: an int becomes a float where one is declared.
+
+    Args:
+        value: the value, of any type.
+        declared: what it should be; its type is plain.
+        typed: text stands for what a user typed: ``3`` is a number, ``[a, b]`` a list.
+
+    Raises:
+        ValueError: it is something else; the message goes on after the input's name.
+        InvalidError: typed text of a list is no YAML.
+    """
+    if not declared.is_list:
+        return _item(value, declared, typed)
+    items = read_text(value, f"-i {declared.name}") if typed and isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"is {value!r}, expected a list such as [a, b]")
+    return [_item(item, declared, typed) for item in items]
+
+
+def _item(value: Any, declared: InputSpec, typed: bool) -> Any:
+    name = declared.type.name
+    if name == "Text":
+        if not isinstance(value, str):
+            raise ValueError(f"is {value!r}, expected text")
+        if declared.nonempty and not value.strip():
+            raise ValueError("is empty, expected text")
+        return value
+    found: Any = scalar(value) if typed and isinstance(value, str) else value
+    if name in _PYTHON:
+        if not isinstance(found, _PYTHON[name]) or (isinstance(found, bool) and name != "bool"):
+            raise ValueError(f"is {value!r}, expected {name}")
+        return float(str(found)) if name == "float" else found
+    if problem := CODECS[declared.type.codec].check(found):
+        raise ValueError(f"can't be used: {problem}")
+    return found

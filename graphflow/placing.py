@@ -1,0 +1,189 @@
+"""Where an instance stands: its parameters, its key, and the result that the store has under it.
+
+Plan and run place instances with this code, so that a plan can't promise what a run doesn't do. It is the engine's
+hottest path: what can't change from run to run is computed once a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from graphflow.codecs import digest_json
+from graphflow.errors import Diagnostic, InvalidError
+from graphflow.graph import GraphNode, Index, Place, Source
+from graphflow.key import Parts, differences, key_of, static_parts
+from graphflow.known import Known
+from graphflow.models.files import fingerprint
+from graphflow.models.refs import ModelRef
+from graphflow.node import Node
+from graphflow.spec import Ref
+from graphflow.store import Result, Store
+
+CodePolicy = Literal["warn", "strict"]
+Fetch = Callable[[Source], Any]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An instance whose inputs are known.
+
+    Attributes:
+        node: with all parameters.
+        key: its key.
+        inputs: port → content digest.
+        models: model port → fingerprint.
+        static: the other parts of the key.
+        result: what the store has under the key, if it may be used.
+        code: digest of the kind's source.
+    """
+
+    node: Node
+    key: str
+    inputs: Mapping[str, str]
+    models: Mapping[str, str]
+    static: Parts
+    result: Result | None
+    code: str = ""
+
+    @property
+    def parts(self) -> Parts:
+        """Everything that decides the result."""
+        return {**self.static, "inputs": dict(self.inputs), "models": dict(self.models)}
+
+
+class Wiring:
+    """What is the same for every instance of a node in every run."""
+
+    def __init__(self, node: GraphNode, numerics: str) -> None:
+        self.node = node
+        self.fed_ports = [name for name in node.edges if name in node.ports]
+        self.fed_parameters = [name for name in node.edges if name not in node.ports]
+        self._numerics = numerics
+        simple = all(isinstance(e, Ref) for e in node.edges.values()) and not node.axes and not node.each
+        # Ports of a node without maps around it, with the places that feed them; None where more is to be asked.
+        self.places: list[tuple[str, Place]] | None = None
+        if simple and not self.fed_parameters:
+            refs = [(name, node.edges[name]) for name in self.fed_ports]
+            self.places = [(name, Place(r.node, r.port)) for name, r in refs if isinstance(r, Ref)]
+
+    @cached_property
+    def constant(self) -> tuple[Node, Parts, str]:
+        """The node, the static parts and their digest, where no edge feeds a parameter."""
+        return self.with_parameters({})
+
+    def with_parameters(self, fed: Mapping[str, Any]) -> tuple[Node, Parts, str]:
+        """The same with the values of parameters that edges feed.
+
+        Raises:
+            InvalidError: a value is not allowed there.
+        """
+        instance = _instance(self.node, fed)
+        parts = static_parts(self.node.cls, instance.key_parameters(), self._numerics)
+        return instance, parts, digest_json(parts)
+
+
+class Placer:
+    """Finds keys and stored results of instances.
+
+    Args:
+        store: where results are looked up.
+        numerics: device kind and dtype of the run, such as ``cpu float32``.
+        wirings: what an earlier plan of the same graph has left; filled here.
+        refresh: nodes whose stored results don't count.
+    """
+
+    def __init__(
+        self, store: Store, numerics: str, wirings: dict[str, Wiring], refresh: frozenset[str] = frozenset()
+    ) -> None:
+        self.store, self.numerics, self.refresh = store, numerics, refresh
+        self._wirings = wirings
+        self._fingerprints: dict[int, str] = {}
+
+    def wiring(self, node: GraphNode) -> Wiring:
+        """The node's wiring."""
+        found = self._wirings.get(node.name)
+        if found is None:
+            found = self._wirings[node.name] = Wiring(node, self.numerics)
+        return found
+
+    def place(self, node: GraphNode, index: Index, known: Known, fetch: Fetch) -> Placed:
+        """Key and stored result of an instance.
+
+        Args:
+            node: the node.
+            index: the instance.
+            known: the digests of all that it is fed.
+            fetch: gives the value of a source that feeds a parameter.
+
+        Raises:
+            UnknownError: something that it is fed is not known yet.
+            InvalidError: a value fed to a parameter is not allowed there.
+        """
+        wiring = self.wiring(node)
+        if wiring.places is not None and not known.graph.axes:
+            digests = known.digests
+            inputs = {}
+            for port, place in wiring.places:
+                stored = digests.get(place)
+                inputs[port] = (stored or known.stored(place)).digest
+        else:
+            inputs = {port: known.stored(known.source(node, port, index)).digest for port in wiring.fed_ports}
+        if wiring.fed_parameters:
+            sources = {name: known.source(node, name, index) for name in wiring.fed_parameters}
+            for source in sources.values():
+                known.stored(source)
+            instance, static, digest = wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
+        else:
+            instance, static, digest = wiring.constant
+        models = {port: self.fingerprint_of(ref) for port, ref in node.models.items()} if node.models else {}
+        key = key_of(digest, inputs, models)
+        result = self.store.result(key) if node.cls.deterministic and node.name not in self.refresh else None
+        return Placed(instance, key, inputs, models, static, result)
+
+    def check_parameters(self, node: GraphNode, index: Index, known: Known, fetch: Fetch) -> None:
+        """Check the parameters that edges feed, before the rest of the instance is known; raises as `place` does."""
+        wiring = self.wiring(node)
+        if wiring.fed_parameters:
+            sources = {name: known.source(node, name, index) for name in wiring.fed_parameters}
+            for source in sources.values():
+                known.stored(source)
+            wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
+
+    def fingerprint_of(self, ref: ModelRef) -> str:
+        """The fingerprint of a model, computed once."""
+        if id(ref) not in self._fingerprints:
+            self._fingerprints[id(ref)] = fingerprint(ref, self.store.file_digest)
+        return self._fingerprints[id(ref)]
+
+    def reason(self, name: str, placed: Placed) -> str:
+        """Why there is no result: what differs from the nearest earlier computation."""
+        parts = placed.parts
+        nearest = self.nearest(name, parts)
+        if nearest is None:
+            return "no earlier result"
+        found = differences(nearest.parts, parts)
+        return ", ".join(found) + (" changed" if found else "")
+
+    def nearest(self, name: str, parts: Parts) -> Result | None:
+        """The earlier result of this kind that differs in the fewest parts; a node of this name wins a tie."""
+        earlier = self.store.earlier(parts["kind"], name)
+        return min(earlier, key=lambda r: (len(differences(r.parts, parts)), r.node != name), default=None)
+
+
+def _instance(node: GraphNode, fed: Mapping[str, Any]) -> Node:
+    try:
+        return node.cls(**node.parameters, **fed)
+    except ValidationError as error:
+        problems = []
+        for found in error.errors():
+            name = str(found["loc"][0]) if found["loc"] else ""
+            mark = node.spec.input_marks.get(name, node.spec.mark)
+            edge = node.edges.get(name)
+            message = f"'{node.name}.{name}': {found['msg'].lower()}, found {found['input']!r} from {edge}"
+            problems.append(Diagnostic(mark, "GF108", message))
+        raise InvalidError(problems) from error
