@@ -10,7 +10,7 @@ from pathlib import Path
 from graphflow.errors import StoreError
 from graphflow.store.index import Index
 from graphflow.store.owners import Owner
-from graphflow.store.records import Row
+from graphflow.store.records import Result, Row
 
 FOLDERS = ("blobs", "tmp", "checkpoints")
 GRAIN = 60.0  # seconds; the time of last use is not kept more exactly, so that a rerun writes nothing
@@ -30,7 +30,7 @@ class Base:
         self.owner = Owner(self.index)
         self.asking = threading.Lock()
         self.held: set[str] = set()  # keys that a thread of this process computes
-        self.fetched: dict[str, Row] = {}
+        self.fetched: dict[str, Row | Result] = {}
         self._close = weakref.finalize(self, _close, self.owner, self.index)
 
     @property

@@ -9,12 +9,14 @@ from typing import Any
 
 from blake3 import blake3
 
-from graphflow.codecs import canonical_json, digest_json
+from graphflow.codecs import digest_json
 from graphflow.errors import DamagedBlobError
 
-# The columns of a result that a lookup reads, in this order; `parts` stands apart, because only `why` needs it.
-COLUMNS = "key, kind, graph, node, outputs, seconds, bytes, created, code, mark, used, evicted"
+# The columns of a result that a lookup reads. All of the result but its parts stands in `body`, under one checksum; the
+# other columns repeat some of it for queries. Parts stand apart, because only `why` needs them.
+COLUMNS = "key, body, mark, used, evicted"
 Row = tuple[Any, ...]
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +34,6 @@ class Stored:
     items: tuple[str, ...] | None = None
     kept: bool = field(default=True, compare=False)
 
-    def as_json(self) -> dict[str, Any]:
-        """The value's entry in the index."""
-        out: dict[str, Any] = {"digest": self.digest, "codec": self.codec, "bytes": self.bytes}
-        if self.items is not None:
-            out["items"] = list(self.items)
-        return out if self.kept else {**out, "kept": False}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Stored:
-        """Read what `as_json` wrote."""
-        items = data.get("items")
-        return cls(
-            data["digest"], data["codec"], data["bytes"], None if items is None else tuple(items),
-            data.get("kept", True),
-        )  # fmt: skip
-
     @property
     def digests(self) -> tuple[str, ...]:
         """The blobs that hold the value."""
@@ -64,7 +50,7 @@ class Result:
     __slots__ = ("_parts", "code", "created", "evicted", "graph", "key", "kind", "node", "outputs", "seconds", "used")
 
     def __init__(
-        self, key: str, kind: str, graph: str, node: str, parts: Mapping[str, Any] | Callable[[], dict[str, Any]],
+        self, key: str, kind: str, graph: str, node: str, parts: Mapping[str, Any] | Callable[[str], Mapping[str, Any]],
         outputs: dict[str, Stored], seconds: float, created: float, code: str = "",
     ) -> None:  # fmt: skip
         self.key, self.kind, self.graph, self.node = key, kind, graph, node
@@ -80,7 +66,7 @@ class Result:
             DamagedBlobError: the index has lost them.
         """
         if callable(self._parts):
-            self._parts = self._parts()
+            self._parts = self._parts(self.key)
         return dict(self._parts)
 
     @property
@@ -93,23 +79,27 @@ class Result:
 
 
 def row_of(result: Result, used: float) -> Row:
-    """The row of a result: `COLUMNS`, the parts and their checksum."""
-    outputs = json.dumps({n: s.as_json() for n, s in result.outputs.items()}, separators=(",", ":"))
-    parts = canonical_json(result.parts).decode()
+    """The row of a result: `COLUMNS`, the columns for queries, the parts and their checksum."""
+    outputs = {n: (s.digest, s.codec, s.bytes, s.items, s.kept) for n, s in result.outputs.items()}
     seconds, created = float(result.seconds), float(result.created)
-    hot = (result.key, result.kind, result.graph, result.node, outputs, seconds, result.bytes, created, result.code)
-    return (*hot, _mark(hot), used, 0, parts, _mark((result.key, parts)))
+    body = _encode((result.kind, result.graph, result.node, seconds, created, result.code, outputs))
+    parts = _encode(result.parts)
+    return (
+        result.key, body, _mark(result.key + body), used, 0,
+        result.kind, result.graph, result.node, seconds, result.bytes, created, parts, _mark(result.key + parts),
+    )  # fmt: skip
 
 
 def result_of(row: Row, parts: Callable[[str], dict[str, Any]]) -> Result | None:
     """The result in a row that begins with `COLUMNS`; None when the row is damaged."""
-    if _mark(row[:9]) != row[9]:
+    key, body, mark, used, evicted = row[:5]
+    if not isinstance(body, str) or _mark(key + body) != mark:
         return None
-    key, kind, graph, node, outputs, seconds, _, created, code = row[:9]
-    stored = {name: Stored.from_json(data) for name, data in json.loads(outputs).items()}
-    found = Result(key, kind, graph, node, lambda: parts(key), stored, seconds, created, code)
+    kind, graph, node, seconds, created, code, outputs = json.loads(body)
+    stored = {n: Stored(d, c, b, i and tuple(i), k) for n, (d, c, b, i, k) in outputs.items()}
+    found = Result(key, kind, graph, node, parts, stored, seconds, created, code)
     # Not under the checksum, because they change: bit rot in them can only move an eviction.
-    found.used, found.evicted = row[10], bool(row[11])
+    found.used, found.evicted = used, bool(evicted)
     return found
 
 
@@ -119,7 +109,7 @@ def parts_of(key: str, text: Any, mark: Any) -> dict[str, Any]:
     Raises:
         DamagedBlobError: they were altered.
     """
-    if _mark((key, text)) != mark:
+    if not isinstance(text, str) or _mark(key + text) != mark:
         raise DamagedBlobError(f"the index has lost what the key {key[:12]} was made of")
     parts: dict[str, Any] = json.loads(text)
     return parts
@@ -137,11 +127,10 @@ def inline_value(digest: str, data: Any) -> Any:
     return value
 
 
-def file_mark(path: str, size: int, mtime: int, digest: str) -> int:
+def file_mark(path: str, size: int, mtime: int, digest: str) -> bytes:
     """Checksum of a remembered file digest."""
-    return _mark((path, size, mtime, digest))
+    return _mark(f"{size!r} {mtime!r} {digest!r} {path!r}")
 
 
-def _mark(values: tuple[Any, ...]) -> int:
-    """Checksum of a row. It covers types as well as values: rot can turn a number into text."""
-    return int.from_bytes(blake3(repr(values).encode(errors="replace")).digest(length=6), "little")
+def _mark(text: str) -> bytes:
+    return blake3(text.encode(errors="replace")).digest(length=8)

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphflow.errors import DamagedBlobError, UsageError
 from graphflow.store.base import GRAIN
-from graphflow.store.records import COLUMNS, Result, parts_of, result_of, row_of
+from graphflow.store.records import COLUMNS, Result, Row, parts_of, result_of, row_of
 from graphflow.store.values import Prepared, Values
 
 # A power failure may cost at most this much computing: results are synced to the disk once they add up to it.
@@ -19,8 +19,15 @@ UNSYNCED_SECONDS = 0.5
 _BY_KEY = f"SELECT {COLUMNS} FROM results WHERE key = ?"
 _WITH_PARTS = f"SELECT {COLUMNS}, parts, parts_mark FROM results"
 _CLOCK = "SELECT value FROM meta WHERE name = 'clock'"
-_RECORD = f"""INSERT OR REPLACE INTO results ({COLUMNS}, parts, parts_mark, clock)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ({_CLOCK}))"""
+_RECORD = f"""INSERT OR REPLACE INTO results
+({COLUMNS}, kind, graph, node, seconds, bytes, created, parts, parts_mark, clock)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ({_CLOCK}))"""
+# The latest results of a kind: exactly, as long as it has no more than `WINDOW`.
+WINDOW = 2000
+_OF_KIND = f"""WHERE id IN (
+    SELECT id FROM (SELECT id FROM results WHERE kind = ? LIMIT {WINDOW}) ORDER BY id DESC LIMIT ?
+) ORDER BY id DESC"""
+_OF_NODE = "WHERE kind = ? AND node = ? ORDER BY id DESC LIMIT ?"
 PREFIX_DIGITS = 6
 
 
@@ -41,8 +48,16 @@ class Results(Values):
 
     def result(self, key: str) -> Result | None:
         """The result stored under a key; None when there is none, or when its entry was damaged."""
-        row = self.fetched.get(key) or self.index.row(_BY_KEY, (key,))
-        return None if row is None or row[0] != key else result_of(row, self._parts)
+        found = self.fetched.get(key)
+        if isinstance(found, Result):
+            return found
+        row = found or self.index.row(_BY_KEY, (key,))
+        if row is None or row[0] != key:
+            return None
+        result = result_of(row, self._parts)
+        if found is not None and result is not None:
+            self.fetched[key] = result
+        return result
 
     def prefetch(self, graph: str, limit: int = 10_000) -> None:
         """Read the latest results of a graph at once, so that `result` finds them in memory.
@@ -93,7 +108,7 @@ class Results(Values):
         """Note that results were used just now: they are the last to be evicted."""
         now = time.time()
         known = self.fetched
-        old = [k for k in keys if k not in known or known[k][10] < now - GRAIN]
+        old = [k for k in keys if (entry := known.get(k)) is None or _used(entry) < now - GRAIN]
         if not old:
             return
         sql = f"UPDATE results SET used = ?, clock = ({_CLOCK}) WHERE key = ? AND used < ?"
@@ -102,14 +117,11 @@ class Results(Values):
 
     def earlier(self, kind: str, node: str, limit: int = 50) -> list[Result]:
         """The latest results of a kind, those of a node of this name first."""
-        sql = f"{_WITH_PARTS} WHERE kind = ? AND node = ? ORDER BY id DESC LIMIT ?"
-        rows = self.index.rows(sql, (kind, node, limit))
+        rows = self.index.rows(f"{_WITH_PARTS} {_OF_NODE}", (kind, node, limit))
         if len(rows) < limit:
-            # Rows of this node may come up again here; there are at most as many as we have.
-            sql = f"{_WITH_PARTS} WHERE kind = ? ORDER BY id DESC LIMIT ?"
-            others = [row for row in self.index.rows(sql, (kind, limit)) if row[3] != node]
-            rows += others[: limit - len(rows)]
-        return self._whole(rows)
+            known = {row[0] for row in rows}
+            rows += [r for r in self.index.rows(f"{_WITH_PARTS} {_OF_KIND}", (kind, limit)) if r[0] not in known]
+        return self._whole(rows[:limit])
 
     def all_results(self, kind: str | None = None, limit: int = -1) -> list[Result]:
         """Every result, or those of a kind, latest first."""
@@ -135,9 +147,8 @@ class Results(Values):
 
     def cost(self, kind: str, node: str | None = None, window: int = 20) -> Cost | None:
         """What nodes of a kind, or of this name, took lately; None when none was recorded."""
-        where, values = ("kind = ?", (kind,)) if node is None else ("kind = ? AND node = ?", (kind, node))
-        sql = f"SELECT seconds, bytes FROM results WHERE {where} ORDER BY id DESC LIMIT ?"
-        rows = self.index.rows(sql, (*values, window))
+        query, values = (_OF_KIND, (kind, window)) if node is None else (_OF_NODE, (kind, node, window))
+        rows = self.index.rows(f"SELECT seconds, bytes FROM results {query}", values)
         if not rows:
             return None
         return Cost(statistics.median(r[0] for r in rows), int(statistics.median(r[1] for r in rows)), len(rows))
@@ -160,3 +171,7 @@ class Results(Values):
             if result is not None:
                 found.append(result)
         return found
+
+
+def _used(entry: Row | Result) -> float:
+    return entry.used if isinstance(entry, Result) else float(entry[3])
