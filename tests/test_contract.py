@@ -10,12 +10,12 @@ import pytest
 
 from graphflow import registry
 from graphflow.check import check
-from graphflow.codecs import CODECS
 from graphflow.errors import Mark
 from graphflow.models.preset import load_preset, shipped_presets
 from graphflow.node import Field, Node, Ports
-from graphflow.ports import Model, PortType, Text, Weights, type_by_name
+from graphflow.ports import Model, Text, Weights, type_by_name
 from graphflow.spec import load_spec, shipped_graphs
+from graphflow.testing import check_node
 
 KINDS = registry.all_kinds()
 
@@ -24,17 +24,7 @@ KINDS = registry.all_kinds()
 def test_every_node_keeps_the_contract(kind: str) -> None:
     cls = KINDS[kind]
     assert registry.find(kind) is cls
-    assert cls.summary().endswith("."), "the docstring's first line is a sentence"
-    assert cls.outputs(), "a node has outputs"
-    for port in cls.outputs().values():
-        assert isinstance(port.type, PortType)
-        assert port.type.codec in CODECS
-        assert not port.optional, "outputs are always there"
-    for name, info in cls.model_fields.items():
-        assert info.description, name
-    for name in cls.not_in_key | cls.same_as_absent:
-        assert name in cls.model_fields
-    assert cls.version >= 1
+    check_node(cls)
     family = kind.partition(".")[0]
     if cls.__module__.startswith("graphflow.nodes."):
         assert cls.__module__ == f"graphflow.nodes.{family}", "a kind's family is its file"
@@ -63,6 +53,7 @@ import sys
 from graphflow import registry
 from graphflow.check import check
 from graphflow.spec import load_spec, shipped_graphs
+from graphflow.testing import check_node
 registry.all_kinds()
 for path in shipped_graphs().values():
     check(load_spec(path))
