@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
@@ -13,11 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from graphflow import units
-from graphflow.ports import ModelRole, Port, PortType
+from graphflow.cli.describe import bounds_text, cache_words, default_text, port_doc, signature, type_name
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from graphflow.graph import Graph
     from graphflow.node import Node
     from graphflow.plan import Plan, PlannedNode
@@ -80,19 +78,10 @@ def nodes_table(classes: Iterable[type[Node]], console: Console | None = None) -
         if found != family:
             console.print(_text(("" if family is None else "\n") + found, "bold"))
             family = found
-        line = Text.assemble("  ", (cls.kind, "cyan"), "  ", (_signature(cls), "dim"))
+        line = Text.assemble("  ", (cls.kind, "cyan"), "  ", (signature(cls), "dim"))
         console.print(line, soft_wrap=not console.is_terminal)
         if summary := cls.summary():
             console.print(_text(f"      {summary}"), soft_wrap=not console.is_terminal)
-
-
-def _signature(cls: type[Node]) -> str:
-    """``image: Image, model vae → latents: Latents``."""
-
-    def side(ports: Iterable[Port]) -> str:
-        return ", ".join(p.describe() if p.role else f"{p.name}: {p.describe()}" for p in ports)
-
-    return f"{side(cls.inputs().values()) or 'nothing'} → {side(cls.outputs().values())}"
 
 
 def node_page(cls: type[Node], console: Console | None = None) -> None:
@@ -104,68 +93,26 @@ def node_page(cls: type[Node], console: Console | None = None) -> None:
     for title, ports in (("Inputs", cls.inputs()), ("Outputs", cls.outputs())):
         table = _table(title, "type", "", head="bold")
         for port in ports.values():
-            table.add_row(_text(port.name), _text(port.describe(), "cyan"), _text(_port_doc(port), "dim"))
+            table.add_row(_text(port.name), _text(port.describe(), "cyan"), _text(port_doc(port), "dim"))
         if ports:
             console.print()
             console.print(table)
     if cls.model_fields:
         console.print(_text("\nParameters", "bold"))
     for name, info in cls.model_fields.items():
-        bounds = _bounds(info)
+        bounds = bounds_text(info)
         console.print(
             Text.assemble(
                 name,
                 "  ",
-                (_type_name(info.annotation), "cyan"),
-                _default(info),
+                (type_name(info.annotation), "cyan"),
+                default_text(info),
                 (bounds and f"  {bounds}", "dim"),
             )
         )
         console.print(Padding(_text(info.description or "", "dim"), (0, 0, 0, 4), expand=False))
     console.print()
     console.print(_text(f"Cache: {cache_words(cls)}", "dim"))
-
-
-def _port_doc(port: Port) -> str:
-    if isinstance(port.type, ModelRole):
-        return "from the preset, or trained weights by an edge"
-    assert isinstance(port.type, PortType)
-    return port.type.doc + (f" ({port.type.shape})" if port.type.shape else "")
-
-
-def _type_name(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    text = text.replace("typing.", "").replace("NoneType", "None")
-    if text.startswith("Literal["):
-        return " | ".join(part.strip("'\" ") for part in text[8:-1].split(","))
-    return text
-
-
-def _default(info: FieldInfo) -> str:
-    if info.is_required():
-        return ", required"
-    default = info.get_default(call_default_factory=True, validated_data={})
-    return f" = {json.dumps(default, default=str, ensure_ascii=False)}"
-
-
-def _bounds(info: FieldInfo) -> str:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of"}
-    lengths = {"min_length": "length ≥", "max_length": "length ≤"}
-    found = [(sign, getattr(m, name, None)) for m in info.metadata for name, sign in {**signs, **lengths}.items()]
-    return ", ".join(f"{sign} {value}" for sign, value in found if value is not None)
-
-
-def cache_words(cls: type[Node]) -> str:
-    """What the node says to the cache, as one sentence."""
-    if not cls.deterministic:
-        return "not deterministic: a result is never reused"
-    stored = {"auto": "stored when that pays", "always": "always stored", "never": "never stored"}[cls.cache]
-    parts = [stored]
-    if cls.accelerated():
-        parts.append("results depend on device kind and dtype")
-    if cls.not_in_key:
-        parts.append(f"{', '.join(sorted(cls.not_in_key))} can't change the result")
-    return "; ".join(parts)
 
 
 def record_page(record: RunRecord, console: Console | None = None) -> None:
