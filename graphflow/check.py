@@ -252,7 +252,8 @@ class _Checker:
         # What an edge has to bring: one element of the list that is written out, or the list itself.
         element = replace(port, is_list=False)
         expected = element if isinstance(edge, tuple) else replace(element, is_list=port.is_list or mapped)
-        return all([self.fits_one(ref, expected, spec, what) for ref in refs])
+        found = [self.fits_one(ref, expected, spec, what) for ref in refs]  # each reports what is wrong with it
+        return all(found)
 
     def fits_one(self, ref: Ref, expected: Port, spec: NodeSpec, what: str) -> bool:
         source = self.source_port(ref, what)

@@ -41,7 +41,7 @@ class _Explainer:
         self.graph, self.inputs, self.store, self.numerics, self.placer = graph, inputs, store, numerics, placer
 
     def explain(self, name: str) -> list[str]:
-        node = next((n.name for n in self.graph.nodes.values() if name in (n.name, n.title(None))), None)
+        node = next((n.name for n in self.graph.nodes.values() if name in (n.name, n.title(()))), None)
         if node is None:
             node = next((n for n in self.graph.nodes if _without_index(name) == n), None)
         if node is None:
@@ -53,7 +53,7 @@ class _Explainer:
         found = {n: p for n, p in plan.nodes.items() if p.node == node}
         if name in found:
             return self.instance(plan, found[name])
-        if "[" in name and name != self.graph.nodes[node].title(None):
+        if "[" in name and name != self.graph.nodes[node].title(()):
             raise UsageError(f"there is no instance '{name}'; there are: {', '.join(found)}")
         return self.instances(plan, found)
 

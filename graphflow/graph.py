@@ -97,11 +97,11 @@ class GraphNode:
         """The input port, or the parameter seen as a port."""
         return self.ports[name] if name in self.ports else self.cls.parameter_port(name)
 
-    def title(self, index: Index | None) -> str:
-        """An instance's name: ``b[2]/encode``; with None it stands for all of them: ``b[…]/encode``."""
+    def title(self, index: Index) -> str:
+        """An instance's name: ``b[2]/encode``; with a part of the index it stands for several: ``b[…]/encode``."""
         out = self.name
         for depth, axis in reversed(list(enumerate(self.axes))):
-            shown = "…" if index is None or depth >= len(index) else index[depth]
+            shown = "…" if depth >= len(index) else index[depth]
             out = f"{axis}[{shown}]{out[len(axis) :]}"
         return out
 

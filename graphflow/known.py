@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from graphflow.codecs import digest_json
@@ -30,20 +30,35 @@ class Known:
         self.digests: dict[Place, Stored] = {Place("inputs", name): value.stored for name, value in inputs.items()}
         self._lengths: dict[tuple[str, Index], int] = {}
 
-    def instances(self, node: GraphNode) -> list[Index]:
-        """The instances of a node: one for each element along its axes.
+    def instances(self, node: GraphNode) -> Iterator[tuple[Index, Place | None]]:
+        """The instances of a node, one for each element along its axes.
+
+        Where a list that it is mapped over is not known yet, the index ends before that axis, and the place of the
+        list stands beside it.
 
         Raises:
-            UnknownError: the list that it is mapped over is not known yet.
             InvalidError: the lists that it is mapped over have different lengths.
         """
-        found: list[Index] = [()]
-        for axis in node.axes:
-            found = [(*index, i) for index in found for i in range(self.length(axis, index))]
-        return found
+        stack: list[Index] = [()]
+        while stack:
+            index = stack.pop()
+            if len(index) == len(node.axes):
+                yield index, None
+                continue
+            try:
+                count = self.length(node.axes[len(index)], index)
+            except UnknownError as unknown:
+                yield index, unknown.place
+            else:
+                stack += [(*index, i) for i in reversed(range(count))]
 
     def length(self, axis: str, index: Index) -> int:
-        """How long an axis is; raises as `instances` does."""
+        """How long an axis is.
+
+        Raises:
+            UnknownError: a list that it runs along is not known yet.
+            InvalidError: its lists have different lengths.
+        """
         if (axis, index) not in self._lengths:
             lengths = self.graph.axis_length(axis, index, self.length, self._list_length)
             if len(set(lengths.values())) > 1:
@@ -58,7 +73,7 @@ class Known:
         self._lengths.clear()
 
     def source(self, node: GraphNode, port: str, index: Index) -> Source:
-        """Where the value at a port of an instance comes from; raises as `instances` does."""
+        """Where the value at a port of an instance comes from; raises as `length` does."""
         return self.graph.source(node, port, index, self.length)
 
     def stored(self, source: Source) -> Stored:

@@ -27,7 +27,7 @@ class PlannedNode:
     Attributes:
         name: the instance's name; of a mapped node whose list is not known yet, ``b[…]/encode`` for all of them.
         node: the node's name.
-        index: which instance; None for all.
+        index: which instance; None for several that are not known yet.
         reason: why it runs, or waits.
         seconds: of the stored result, or of the latest one like it; so are `bytes`.
     """
@@ -92,13 +92,11 @@ class _Planner:
         self.placed: dict[str, Placed] = {}
 
     def add(self, node: GraphNode) -> None:
-        try:
-            indexes = self.known.instances(node) if node.axes else [()]
-        except UnknownError as unknown:
-            self.wait(node, None, [self.title_of(unknown.place)])
-            return
-        for index in indexes:
-            self.add_instance(node, index)
+        for index, unknown in self.known.instances(node):
+            if unknown is None:
+                self.add_instance(node, index)
+            else:
+                self.wait(node, index, [self.title_of(unknown)])
 
     def add_instance(self, node: GraphNode, index: Index) -> None:
         try:
@@ -134,12 +132,12 @@ class _Planner:
         except UnknownError:
             return
 
-    def wait(self, node: GraphNode, index: Index | None, after: list[str]) -> None:
+    def wait(self, node: GraphNode, index: Index, after: list[str]) -> None:
         status: Status = "maybe" if node.cls.deterministic and node.name not in self.placer.refresh else "run"
         name = node.title(index)
-        each = "" if index is not None else ", once for each element"
-        reason = f"after {', '.join(after)}{each}"
-        entry = PlannedNode(name, node.cls.kind, status, reason, node=node.name, index=index)
+        whole = len(index) == len(node.axes)
+        reason = f"after {', '.join(after)}" + ("" if whole else ", once for each element")
+        entry = PlannedNode(name, node.cls.kind, status, reason, node=node.name, index=index if whole else None)
         self.planned[name] = self.expected(entry)
 
     def missing(self, node: GraphNode, index: Index) -> list[str]:

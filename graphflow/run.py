@@ -234,20 +234,15 @@ class Runner:
 
     def _run_node(self, node: GraphNode) -> None:
         """Bring all instances of a node into being."""
-        try:
-            indexes = self.known.instances(node) if node.axes else [()]
-        except UnknownError as unknown:
-            self._skip(node, None, unknown.place)
-            return
         ran = False
-        for index in indexes:
+        for index, unknown in self.known.instances(node):
             name = node.title(index) if index else node.name
             entry = self._plan.nodes.get(name)
             if entry is not None and entry.status == "cached":
                 self._found(node, index, name, self._plan.placed[name])
                 continue
             ran = True
-            lacking = self._lacking(node, index)
+            lacking = unknown or self._lacking(node, index)
             if lacking is not None:
                 self._skip(node, index, lacking)
                 continue
@@ -274,7 +269,7 @@ class Runner:
                     return place
         return None
 
-    def _skip(self, node: GraphNode, index: Index | None, lacking: Place) -> None:
+    def _skip(self, node: GraphNode, index: Index, lacking: Place) -> None:
         name = node.title(index)
         above = self.graph.nodes[lacking.node].title(lacking.at)
         reason = f"needs {above}, which has no result"
@@ -305,6 +300,8 @@ class Runner:
             source = self.graph.output_source(ref, self.known.length)
         except UnknownError:
             return  # what it needs has failed
+        if any(p not in self.known.digests for p in places_of(source)):
+            return
         while True:
             try:
                 self._values.check(source)

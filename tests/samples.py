@@ -99,3 +99,19 @@ class Fail(Node, kind="sample.fail", version=1):
 
     def run(self, x: In, ctx: Context) -> Out:
         raise RuntimeError(self.message)
+
+
+class Picky(Node, kind="sample.picky", version=1):
+    """Passes text on, unless it is bad."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+        length: int
+
+    def run(self, x: In, ctx: Context) -> Out:
+        if "bad" in x.text.lower():
+            raise ValueError(f"{x.text} is not welcome")
+        return self.Out(text=x.text, length=len(x.text))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import samples
+from harness import Harness, statuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,34 +38,9 @@ outputs: {text: join.text, length: count.length}
 """
 
 
-class Harness:
-    def __init__(self, store: Store, text: str = GRAPH) -> None:
-        self.store, self.text = store, text
-        self.events: list[Event] = []
-
-    def _parts(self, given: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, Any]:
-        graph = check(parse_spec(self.text, "g.yaml"), settings=settings)
-        return graph, bind(graph.spec.inputs, given, self.store)
-
-    def plan(self, settings: dict[str, Any] | None = None, **given: Any) -> Plan:
-        return make_plan(*self._parts(given, settings or {}), self.store)
-
-    def why(self, node: str, settings: dict[str, Any] | None = None, **given: Any) -> str:
-        return "\n".join(explain(*self._parts(given, settings or {}), self.store, "cpu float32", node))
-
-    def run(self, settings: dict[str, Any] | None = None, **given: Any) -> Run:
-        samples.RUNS.clear()
-        self.events.clear()
-        return Runner(*self._parts(given, settings or {}), self.store, emit=self.events.append).run()
-
-
 @pytest.fixture
 def harness(store: Store) -> Harness:
-    return Harness(store)
-
-
-def statuses(plan: Plan) -> list[str]:
-    return [n.status for n in plan.nodes.values()]
+    return Harness(store, GRAPH)
 
 
 def test_a_second_run_computes_nothing(harness: Harness, tmp_path: Path) -> None:
@@ -119,12 +95,12 @@ def test_a_failure_keeps_what_is_finished_and_names_the_node(store: Store) -> No
         failing.run()
     assert isinstance(failing.events[-1], RunFinished)
     assert failing.events[-1].status == "failed"
-    Harness(store).run()
+    Harness(store, GRAPH).run()
     assert dict(samples.RUNS) == {"count": 1}
 
 
 def test_an_interrupt_keeps_what_is_finished(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    harness = Harness(store)
+    harness = Harness(store, GRAPH)
 
     def interrupted(self: samples.Join, x: Any, ctx: Context) -> Any:
         for _ in ctx.steps(range(10)):
@@ -224,7 +200,7 @@ CHANGES = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHANGES)
 def test_what_the_plan_says_is_what_the_run_does(tmp_path_factory: pytest.TempPathFactory, changes: list[Any]) -> None:
-    harness = Harness(Store(tmp_path_factory.mktemp("store")))
+    harness = Harness(Store(tmp_path_factory.mktemp("store")), GRAPH)
     for given_inputs, overrides in changes:
         plan = harness.plan(overrides, **given_inputs)
         record = harness.run(overrides, **given_inputs).record
