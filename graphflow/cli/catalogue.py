@@ -1,18 +1,17 @@
-"""Commands about what is there: nodes, graphs, models, cache, doctor."""
+"""Commands about what is there: graphs, models, cache, doctor."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from graphflow.cli.app import Json, NodeFiles, StoreFolder, app
-from graphflow.errors import Mark, UsageError, did_you_mean
+from graphflow.cli.app import Json, StoreFolder, app
+from graphflow.errors import Mark, UsageError
 from graphflow.store import Store, default_folder
 from graphflow.units import duration, size
 
@@ -20,29 +19,6 @@ models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.",
 cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
-
-
-@app.command()
-def nodes(
-    kind: Annotated[str | None, typer.Argument(help="show one kind in full")] = None,
-    nodes: NodeFiles = [],  # noqa: B006  typer reads the default, nobody changes it
-) -> None:
-    """List all kinds of nodes, or show one with its ports and parameters."""
-    from graphflow import registry
-    from graphflow.cli.tables import node_page, nodes_table
-
-    for path in nodes:
-        registry.load_file(path)
-    kinds = registry.all_kinds()
-    for name, reason in registry.broken_packs.items():
-        print(f"warning: the pack '{name}' is broken and was left out: {reason}", file=sys.stderr)
-    if kind is None:
-        nodes_table(list(kinds.values()))
-    elif kind in kinds:
-        node_page(kinds[kind])
-    else:
-        hint = did_you_mean(kind, kinds)
-        raise UsageError(f"there is no kind '{kind}'" + (f"; {hint}" if hint else ""))
 
 
 @app.command()
