@@ -22,10 +22,11 @@ _BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _WORDS: dict[str, Any] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _WORDS |= dict.fromkeys(("null", "Null", "NULL", "~", ""))
 
-MAX_NODES = 1_000_000  # after expanding aliases: stops the 'billion laughs' file
+MAX_ALIASED = 100_000  # values that aliases repeat: stops the 'billion laughs' file
 MAX_BYTES = 32 * 2**20
 
 
@@ -64,8 +65,8 @@ def read_file(path: Path, name: str | None = None) -> Any:
     name = name or str(path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
+        reason = getattr(error, "strerror", None) or str(error)
         raise InvalidError([Diagnostic(Mark(name), "GF001", f"can't be read: {reason}")]) from error
     if len(data) > MAX_BYTES:
         raise InvalidError([Diagnostic(Mark(name), "GF001", f"is {len(data):,} bytes; at most {MAX_BYTES:,} are read")])
@@ -87,7 +88,7 @@ def read_text(text: str, name: str) -> Any:
     try:
         root = yaml.compose(text, Loader=_BaseLoader)
     except yaml.YAMLError as error:
-        raise InvalidError([_syntax_error(error, name)]) from error
+        raise InvalidError([_syntax_error(error, name, text)]) from error
     except RecursionError as error:
         raise InvalidError([Diagnostic(Mark(name), "GF002", "is nested too deeply")]) from error
     except ValueError as error:  # libyaml on characters that YAML forbids
@@ -106,14 +107,20 @@ def read_text(text: str, name: str) -> Any:
     return value
 
 
-def _syntax_error(error: yaml.YAMLError, name: str) -> Diagnostic:
+def _syntax_error(error: yaml.YAMLError, name: str, text: str) -> Diagnostic:
     position = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
-    mark = Mark(name, position.line + 1, position.column + 1) if position else Mark(name)
+    mark = _inside(Mark(name, position.line + 1, position.column + 1), text) if position else Mark(name)
     message = f"is not YAML: {problem}" + (f" ({context})" if context else "")
     hint = "indent with spaces" if "\\t" in repr(problem) else ""
     return Diagnostic(mark, "GF002", message, hint)
+
+
+def _inside(mark: Mark, text: str) -> Mark:
+    """The end of the text for a mark behind it: libyaml sees the end of a file at the start of one line more."""
+    lines = _LINE_END.split(text)
+    return mark if mark.line <= len(lines) else Mark(mark.file, len(lines), len(lines[-1]) + 1)
 
 
 class _Builder:
@@ -122,29 +129,38 @@ class _Builder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.problems: list[Diagnostic] = []
-        self.count = 0
+        self.count = self.aliased = 0
+        self.built: dict[int, tuple[Any, int]] = {}
 
     def build(self, node: Any) -> Any:
+        """The value of a node. An alias gives the very value that its anchor has, and counts as all it holds."""
         mark = Mark(self.name, node.start_mark.line + 1, node.start_mark.column + 1)
-        self.count += 1
-        if self.count > MAX_NODES:
-            raise InvalidError(
-                [Diagnostic(mark, "GF004", f"has more than {MAX_NODES:,} values once aliases are expanded")]
-            )
-        if isinstance(node, yaml.MappingNode):
-            self._refuse_tag(node.tag, "map", mark)
-            return self._mapping(node, mark)
-        if isinstance(node, yaml.SequenceNode):
-            self._refuse_tag(node.tag, "seq", mark)
-            items = [self.build(child) for child in node.value]
-            out = YamlList(mark, [Mark(self.name, c.start_mark.line + 1, c.start_mark.column + 1) for c in node.value])
-            out.extend(items)
-            return out
-        self._refuse_tag(node.tag, "str", mark)
-        # A plain scalar has no style; quoted and block scalars are always text.
-        return node.value if node.style else scalar(node.value)
+        if isinstance(node, yaml.ScalarNode):
+            self.count += 1
+            self._refuse_tag(node.tag, "str", mark)
+            # A plain scalar has no style; quoted and block scalars are always text.
+            return node.value if node.style else scalar(node.value)
+        if id(node) not in self.built:
+            before = self.count
+            value = self._mapping(node, mark) if isinstance(node, yaml.MappingNode) else self._sequence(node, mark)
+            self.built[id(node)] = value, self.count + 1 - before
+            self.count += 1
+            return value
+        value, size = self.built[id(node)]
+        self.count += size
+        self.aliased += size
+        if self.aliased > MAX_ALIASED:
+            raise InvalidError([Diagnostic(mark, "GF004", f"aliases repeat more than {MAX_ALIASED:,} values")])
+        return value
+
+    def _sequence(self, node: Any, mark: Mark) -> YamlList:
+        self._refuse_tag(node.tag, "seq", mark)
+        out = YamlList(mark, [Mark(self.name, c.start_mark.line + 1, c.start_mark.column + 1) for c in node.value])
+        out.extend([self.build(child) for child in node.value])
+        return out
 
     def _mapping(self, node: Any, mark: Mark) -> YamlMap:
+        self._refuse_tag(node.tag, "map", mark)
         out = YamlMap(mark)
         for key_node, value_node in node.value:
             key_mark = Mark(self.name, key_node.start_mark.line + 1, key_node.start_mark.column + 1)

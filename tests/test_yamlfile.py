@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_positions_are_kept() -> None:
     ("text", "where", "says"),
     [
         ("a: 1\nb: 2\na: 3", "3:1", "stands twice; first at line 1"),
-        ("a: [1, 2", "2:1", "is not YAML"),
+        ("a: [1, 2", "1:9", "is not YAML"),
+        ("a: 1\nb: [1,\n", "3:1", "is not YAML"),
         ("a: 1\n\tb: 2", "2:1", "is not YAML"),
         ("", "1:1", "is empty"),
         ("a: !!python/object:os.system x", "1:4", "not allowed"),
@@ -69,8 +71,23 @@ def test_all_duplicate_keys_are_reported_at_once() -> None:
 def test_alias_bomb_is_stopped() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    with pytest.raises(InvalidError, match="once aliases are expanded"):
+    with pytest.raises(InvalidError, match="aliases repeat more than"):
         read_text("\n".join(lines), "bomb.yaml")
+
+
+def test_an_alias_is_the_value_of_its_anchor_however_often_it_stands() -> None:
+    data = read_text("x-a: &a {b: [1, 2]}\n" + "\n".join(f"k{i}: *a" for i in range(1000)), "t.yaml")
+    assert data["k7"] == {"b": [1, 2]}
+    assert data["k7"] is data["x-a"]
+
+
+def test_a_bomb_that_nobody_expands_costs_nothing() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 8)]
+    start = time.process_time()
+    with pytest.raises(InvalidError, match="GF004"):
+        read_text("\n".join(lines), "bomb.yaml")
+    assert time.process_time() - start < 0.1
 
 
 def test_alias_that_holds_itself_is_refused() -> None:
@@ -86,6 +103,9 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         read_file(tmp_path / "latin.yaml")
     with pytest.raises(InvalidError, match="GF001"):
         read_file(tmp_path)
+    for name in ("a\0.yaml", "n" * 300 + ".yaml"):
+        with pytest.raises(InvalidError, match="GF001 can't be read"):
+            read_file(tmp_path / name)
 
 
 @given(st.text())
