@@ -33,6 +33,33 @@ def size(count: int) -> str:
     return f"{number:.1f} TiB"
 
 
+def parse_size(text: str) -> int:
+    """Bytes from ``50GiB``, ``1.5 GB``, ``800k`` or ``4096``; units without an i count in thousands.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"'{text}' is no size; expected a number with a unit, such as 50GiB or 800MB")
+    number, unit, binary = found.groups()
+    power = " kmgt".index(unit.lower()) if unit else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``30d``, ``12h``, ``90 min`` or ``45s``.
+
+    Raises:
+        ValueError: it is no duration.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"'{text}' is no duration; expected a number with s, min, h, d or w, such as 30d")
+    seconds = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    return float(found[1]) * seconds[found[2].lower()]
+
+
 def plural(count: int, noun: str) -> str:
     """``1 node``, ``3 nodes``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

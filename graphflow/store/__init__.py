@@ -16,16 +16,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from graphflow.store.budget import default_budget, worth_storing
+from graphflow.store.collect import Collected, Collecting
 from graphflow.store.leases import Lease
 from graphflow.store.records import Result, Stored
 from graphflow.store.results import Cost
-from graphflow.store.upkeep import Upkeep
 from graphflow.store.values import Prepared
 
-__all__ = ["Cost", "Lease", "Prepared", "Result", "Store", "Stored", "default_folder"]
+__all__ = [
+    "Collected", "Cost", "Lease", "Prepared", "Result", "Store", "Stored", "default_budget", "default_folder",
+    "worth_storing",
+]  # fmt: skip
 
 
-class Store(Upkeep):
+class Store(Collecting):
     """One store; safe to use from several threads and processes.
 
     Raises:

@@ -14,6 +14,7 @@ from graphflow.store.records import Result, Row
 
 FOLDERS = ("blobs", "tmp", "checkpoints")
 GRAIN = 60.0  # seconds; the time of last use is not kept more exactly, so that a rerun writes nothing
+CLOCK = "SELECT value FROM meta WHERE name = 'clock'"
 
 
 class Base:
@@ -30,6 +31,7 @@ class Base:
         self.owner = Owner(self.index)
         self.asking = threading.Lock()
         self.held: set[str] = set()  # keys that a thread of this process computes
+        self.uses = 0  # grows whenever something is recorded, used or pinned through this object
         self.fetched: dict[str, Row | Result] = {}
         self._close = weakref.finalize(self, _close, self.owner, self.index)
 
@@ -41,6 +43,11 @@ class Base:
     def close(self) -> None:
         """Close the store: its leases and runs end. Closing twice does nothing."""
         self._close()
+
+    def meta(self, name: str) -> float:
+        """A number that the index keeps about itself; 0 when it is lost."""
+        row = self.index.row("SELECT value FROM meta WHERE name = ?", (name,))
+        return float(row[0]) if row is not None and isinstance(row[0], int | float) else 0.0
 
     def new_temporary(self, suffix: str = "") -> Path:
         """A path in tmp/ that nobody has. Its name tells whose it is: what a dead process left is removed at once."""

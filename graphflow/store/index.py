@@ -11,12 +11,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from graphflow.errors import StoreError
-from graphflow.store.schema import FIRST_ROWS, LAYOUT, SCHEMA, expected_schema
+from graphflow.store.files import identity
+from graphflow.store.schema import OTHER_TABLES, Damaged, create, expected_tables, inspect, tables
 
 try:
     import fcntl
@@ -26,24 +27,14 @@ except ImportError:  # Windows refuses to rename a file that somebody has open, 
 T = TypeVar("T")
 BUSY_SECONDS = 60
 ALONE_SECONDS = 2.0
-_TABLES = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
-_OTHER_TABLES = "its tables are not those of this layout"
 _NOT_DAMAGE = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_AUTH,
 }  # fmt: skip
 
 
-class Damaged(Exception):
-    """The index file is damaged, or was written by an older graphflow; `name` is what the file is set aside as."""
-
-    def __init__(self, message: str, name: str = "damaged") -> None:
-        self.name = name
-        super().__init__(message)
-
-
 class Index:
-    """Reads and writes of the index file. `warnings` tells what was set aside.
+    """Reads and writes of the index file. `warnings` tells what was set aside; `generation` counts how often.
 
     Raises:
         StoreError: the file can't be opened, or belongs to a newer graphflow.
@@ -54,7 +45,7 @@ class Index:
         self.path = folder / "index.sqlite"
         self.warnings: list[str] = []
         self._read_lock, self._write_lock = threading.RLock(), threading.RLock()
-        self._generation = 0
+        self.generation = 0
         self._guard: IO[bytes] | None = None
         self._opened: int | None = None
         try:
@@ -109,6 +100,16 @@ class Index:
         """
         return self._attempt(lambda: self._execute(sql, values), doing)
 
+    def many(self, doing: str, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """One statement with many rows of values, in one transaction.
+
+        Raises:
+            StoreError: the index can't be written.
+        """
+        values = list(rows)
+        if values:
+            self.write(doing, lambda db: db.executemany(sql, values))
+
     def error(self, doing: str, error: Exception) -> StoreError:
         """The error that tells the user what failed."""
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -120,10 +121,10 @@ class Index:
         try:
             with self._read_lock:
                 found = [str(row[0]) for row in self._reader.execute("PRAGMA integrity_check(5)").fetchall()]
-                known = self._reader.execute(_TABLES).fetchall() == expected_schema()
+                known = tables(self._reader) == expected_tables()
         except sqlite3.Error as error:
             return [str(error)]
-        return ([] if found == ["ok"] else found) + ([] if known else [_OTHER_TABLES])
+        return ([] if found == ["ok"] else found) + ([] if known else [OTHER_TABLES])
 
     def replace(self, reason: str) -> None:
         """Set the file aside and begin an empty one.
@@ -137,7 +138,7 @@ class Index:
     # --- connections --------------------------------------------------------------------------------------------
 
     def _attempt(self, work: Callable[[], T], doing: str) -> T:
-        generation = self._generation
+        generation = self.generation
         try:
             return work()
         except sqlite3.Error as error:
@@ -190,12 +191,13 @@ class Index:
 
     def _open(self) -> None:
         self._share()
-        self._opened = _identity(self.path)
+        self._opened = identity(self.path)
         try:
             self._writer = connect(self.path)
             self._writer.execute("PRAGMA journal_mode=WAL")
-            self._inspect()
-            self._opened = _identity(self.path)
+            self._transact(create)
+            inspect(self._writer, self.folder)
+            self._opened = identity(self.path)
             self._reader = connect(self.path)
         except BaseException:
             self._disconnect()
@@ -206,26 +208,6 @@ class Index:
         if fcntl is not None:
             self._guard = (self.folder / "index.lock").open("ab")
             fcntl.flock(self._guard, fcntl.LOCK_SH)
-
-    def _inspect(self) -> None:
-        db = self._writer
-        found = db.execute(_TABLES).fetchall()
-        layout = db.execute("PRAGMA user_version").fetchone()[0]
-        if not found and layout == 0:
-            self._transact(_create)
-        elif layout == LAYOUT and found != expected_schema():
-            raise Damaged(_OTHER_TABLES)
-        elif 0 < layout < LAYOUT:
-            raise Damaged(f"it has layout {layout}, this graphflow writes {LAYOUT}", f"layout-{layout}")
-        elif layout != LAYOUT:
-            # A newer graphflow writes its layout twice; otherwise the number itself is damaged.
-            written = db.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
-            if written is None or int(written[0]) != layout:
-                raise Damaged(f"it names the layout {layout}")
-            raise StoreError(
-                f"the store {self.folder} has layout {layout}; this graphflow reads {LAYOUT}. Update graphflow, or use "
-                "another folder with --store"
-            )
 
     def _disconnect(self) -> None:
         for name in ("_reader", "_writer"):
@@ -243,7 +225,7 @@ class Index:
         if isinstance(error, sqlite3.ProgrammingError) or code in _NOT_DAMAGE:
             raise self.error(doing, error) from error
         with self._write_lock, self._read_lock:
-            if generation != self._generation:
+            if generation != self.generation:
                 return  # another thread has replaced it
             if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not self.check():
                 raise self.error(doing, error) from error
@@ -256,17 +238,17 @@ class Index:
             if self._alone(guard, damage):
                 self._rename(damage)
                 self._opened = None
-        self._generation += 1
+        self.generation += 1
         self._open()
 
     def _alone(self, guard: IO[bytes], damage: Damaged) -> bool:
         """Wait until nobody has the file open; False when another process has replaced it meanwhile."""
         deadline = time.monotonic() + ALONE_SECONDS
-        while _identity(self.path) == self._opened:
+        while identity(self.path) == self._opened:
             try:
                 if fcntl is not None:
                     fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return _identity(self.path) == self._opened
+                return identity(self.path) == self._opened
             except OSError:
                 if time.monotonic() > deadline:
                     raise StoreError(
@@ -306,21 +288,6 @@ def connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=NORMAL")
     db.execute("PRAGMA trusted_schema=OFF")
     return db
-
-
-def _create(db: sqlite3.Connection) -> None:
-    if not db.execute("PRAGMA user_version").fetchone()[0]:  # else another process was faster
-        for statement in (*SCHEMA, FIRST_ROWS):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version={LAYOUT}")
-
-
-def _identity(path: Path) -> int | None:
-    """Tells a file from the one that replaces it."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
 
 
 def _code(error: sqlite3.Error) -> int:

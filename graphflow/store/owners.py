@@ -28,6 +28,7 @@ class Owner:
         self._index = index
         self._stop: threading.Event | None = None
         self._lock = threading.Lock()
+        self._generation = index.generation
 
     def register(self) -> None:
         """Enter the row, and begin to beat.
@@ -35,10 +36,11 @@ class Owner:
         Raises:
             StoreError: the index can't be written.
         """
-        if self._stop is None:
+        if self._stop is None or self._generation != self._index.generation:
             with self._lock:
+                self._generation = self._index.generation
+                self.beat()
                 if self._stop is None:
-                    self.beat()
                     self._stop = threading.Event()
                     # The thread must not keep a forgotten store alive: its lease has to end.
                     arguments = (weakref.ref(self), self._stop)

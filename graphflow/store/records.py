@@ -99,7 +99,7 @@ def result_of(row: Row, parts: Callable[[str], dict[str, Any]]) -> Result | None
     stored = {n: Stored(d, c, b, i and tuple(i), k) for n, (d, c, b, i, k) in outputs.items()}
     found = Result(key, kind, graph, node, parts, stored, seconds, created, code)
     # Not under the checksum, because they change: bit rot in them can only move an eviction.
-    found.used, found.evicted = used, bool(evicted)
+    found.used, found.evicted = used if isinstance(used, float) else created, bool(evicted)
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphflow.errors import DamagedBlobError, UsageError
-from graphflow.store.base import GRAIN
+from graphflow.store.base import CLOCK, GRAIN
 from graphflow.store.records import COLUMNS, Result, Row, parts_of, result_of, row_of
 from graphflow.store.values import Prepared, Values
 
@@ -18,10 +18,9 @@ from graphflow.store.values import Prepared, Values
 UNSYNCED_SECONDS = 0.5
 _BY_KEY = f"SELECT {COLUMNS} FROM results WHERE key = ?"
 _WITH_PARTS = f"SELECT {COLUMNS}, parts, parts_mark FROM results"
-_CLOCK = "SELECT value FROM meta WHERE name = 'clock'"
 _RECORD = f"""INSERT OR REPLACE INTO results
 ({COLUMNS}, kind, graph, node, seconds, bytes, created, parts, parts_mark, clock)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ({_CLOCK}))"""
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ({CLOCK}))"""
 # The latest results of a kind: exactly, as long as it has no more than `WINDOW`.
 WINDOW = 2000
 _OF_KIND = f"""WHERE id IN (
@@ -84,6 +83,7 @@ class Results(Values):
         durable = self._unsynced >= UNSYNCED_SECONDS
 
         def work(db: sqlite3.Connection) -> None:
+            self.uses += 1
             self.commit_blobs(db, [blob for p in prepared for blob in p.blobs])
             db.execute(_RECORD, row)
             if result.key in self.held:
@@ -104,16 +104,26 @@ class Results(Values):
         self.index.statement("forgetting a result", "DELETE FROM results WHERE key = ?", (key,))
         self.fetched.pop(key, None)
 
-    def touch(self, keys: Iterable[str]) -> None:
-        """Note that results were used just now: they are the last to be evicted."""
+    def touch(self, keys: Iterable[str], inputs: Iterable[str] = ()) -> None:
+        """Note that results, and inputs by their digests, were used just now: they are the last to be evicted.
+
+        Raises:
+            StoreError: the index can't be written.
+        """
         now = time.time()
         known = self.fetched
         old = [k for k in keys if (entry := known.get(k)) is None or _used(entry) < now - GRAIN]
-        if not old:
+        digests = list(inputs)
+        if not old and not digests:
             return
-        sql = f"UPDATE results SET used = ?, clock = ({_CLOCK}) WHERE key = ? AND used < ?"
-        rows = [(now, k, now - GRAIN) for k in old]
-        self.index.write("noting use", lambda db: db.executemany(sql, rows))
+
+        def work(db: sqlite3.Connection) -> None:
+            self.uses += 1
+            for table, column, names in (("results", "key", old), ("blobs", "digest", digests)):
+                sql = f"UPDATE {table} SET used = ?, clock = ({CLOCK}) WHERE {column} = ? AND used < ?"
+                db.executemany(sql, [(now, name, now - GRAIN) for name in names])
+
+        self.index.write("noting use", work)
 
     def earlier(self, kind: str, node: str, limit: int = 50) -> list[Result]:
         """The latest results of a kind, those of a node of this name first."""
@@ -149,6 +159,7 @@ class Results(Values):
         """What nodes of a kind, or of this name, took lately; None when none was recorded."""
         query, values = (_OF_KIND, (kind, window)) if node is None else (_OF_NODE, (kind, node, window))
         rows = self.index.rows(f"SELECT seconds, bytes FROM results {query}", values)
+        rows = [row for row in rows if isinstance(row[0], float) and isinstance(row[1], int)]
         if not rows:
             return None
         return Cost(statistics.median(r[0] for r in rows), int(statistics.median(r[1] for r in rows)), len(rows))
@@ -174,4 +185,5 @@ class Results(Values):
 
 
 def _used(entry: Row | Result) -> float:
-    return entry.used if isinstance(entry, Result) else float(entry[3])
+    used = entry.used if isinstance(entry, Result) else entry[3]
+    return used if isinstance(used, float) else 0.0

@@ -57,6 +57,7 @@ class Upkeep(Leases):
         rows = [(name, key) for key in keys]
 
         def work(db: sqlite3.Connection) -> int:
+            self.uses += 1
             db.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?)", rows)
             return int(db.execute("SELECT COUNT(*) FROM pins WHERE name = ?", (name,)).fetchone()[0])
 
@@ -79,7 +80,7 @@ class Upkeep(Leases):
         """Keys and digests by the name of their pin."""
         found: dict[str, list[str]] = {}
         for name, key in self.index.rows("SELECT name, key FROM pins ORDER BY name, key"):
-            found.setdefault(name, []).append(key)
+            found.setdefault(str(name), []).append(str(key))
         return found
 
     # --- checks -------------------------------------------------------------------------------------------------
@@ -90,9 +91,14 @@ class Upkeep(Leases):
         return [(str(codec), int(count), int(size)) for codec, count, size in self.index.rows(sql)]
 
     def total_bytes(self) -> int:
-        """Bytes of all values, from the running total; `collect` counts anew."""
-        row = self.index.row("SELECT value FROM meta WHERE name = 'bytes'")
-        return row[0] if row is not None and isinstance(row[0], int) else 0
+        """Bytes of all files and of the index, from the running total; `collect` counts anew."""
+        return int(self.meta("bytes")) + self.index_bytes()
+
+    def index_bytes(self) -> int:
+        """Bytes of the index, without the room in it that is free."""
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (self.index.row(f"PRAGMA {name}")[0] for name in names)
+        return int(pages - free) * int(size)
 
     def verify(self) -> Iterator[str]:
         """Read everything; yield a line for each damaged entry, which is dropped, so that it is computed again."""

@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graphflow.codecs import CODECS, canonical_json, digest_bytes, digest_file, digest_files, digest_json
+from graphflow.codecs import CODECS, canonical_json, digest_bytes, digest_json
 from graphflow.errors import DamagedBlobError
-from graphflow.store.base import GRAIN, Base
+from graphflow.store.base import CLOCK, GRAIN, Base
+from graphflow.store.files import file_size, hash_of, remove, sync, sync_folder
 from graphflow.store.records import Stored, inline_value
 
 INLINE_BYTES = 32 * 1024
 # A long list is entered in parts, so that no transaction holds up other processes for long.
 BATCH_BLOBS, BATCH_BYTES = 64, 64 * 2**20
-_SYNC_MODE = "rb+" if os.name == "nt" else "rb"  # Windows syncs only what it may write
+_ENTER = "INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _BLOB = "SELECT codec, size, hash, inline, used, input FROM blobs WHERE digest = ?"
 
 
@@ -52,7 +53,7 @@ class Prepared:
         """Remove the files that were not entered."""
         for blob in self.blobs:
             if blob.temporary is not None:
-                _remove(blob.temporary)
+                remove(blob.temporary)
 
 
 class Values(Base):
@@ -135,7 +136,7 @@ class Values(Base):
 
     def small(self, digest: str) -> str | None:
         """A short value as Python would write it, for messages; None when it is long, no JSON, or not here."""
-        row = self.index.row(_BLOB, (digest,))
+        row = self._blob(digest)
         if row is None or row[3] is None or len(row[3]) > 200:
             return None
         try:
@@ -145,7 +146,8 @@ class Values(Base):
 
     def path(self, digest: str, codec_name: str) -> Path:
         """Where the blob of a digest lies."""
-        return self.folder / "blobs" / digest[:2] / (digest + CODECS[codec_name].suffix)
+        suffix = CODECS[codec_name].suffix if codec_name in CODECS else ""
+        return self.folder / "blobs" / digest[:2] / (digest + suffix)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -156,8 +158,11 @@ class Values(Base):
         for blob in blobs:
             if blob.temporary is not None and not self._move(db, blob, folders):
                 continue
-            row = (blob.digest, blob.codec, blob.size, blob.hash, now, blob.input, blob.inline)
-            if not db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount:
+            row = (blob.digest, blob.codec, blob.size, blob.hash, now, blob.input, 0.0, blob.inline)
+            if (
+                not db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).rowcount
+                or blob.input
+            ):
                 _use(db, blob.digest, now, blob.input)
         for folder in folders:
             sync_folder(folder)
@@ -187,19 +192,19 @@ class Values(Base):
         temporary = self.new_temporary(codec.suffix)
         try:
             codec.write(value, temporary)
-            size = _sync(temporary)
-            file_hash = _hash(temporary)
+            size = sync(temporary)
+            file_hash = hash_of(temporary)
         except OSError as error:
-            _remove(temporary)
+            remove(temporary)
             raise self.index.error(f"writing {digest[:12]}{codec.suffix}", error) from error
         except BaseException:
-            _remove(temporary)
+            remove(temporary)
             raise
         return digest, size, Blob(digest, codec_name, size, file_hash, temporary=temporary, input=is_input)
 
     def _use_present(self, digest: str, is_input: bool) -> int | None:
         """The size of a value that the store has, marked as used, so that nobody collects it; None when it has not."""
-        row = self.index.row(_BLOB, (digest,))
+        row = self._blob(digest)
         if row is None or not self._whole_size(digest, row):
             return None
         now = time.time()
@@ -236,7 +241,7 @@ class Values(Base):
     # --- reading ------------------------------------------------------------------------------------------------
 
     def _load(self, digest: str, codec_name: str, peek: bool = False) -> Any:
-        row = self.index.row(_BLOB, (digest,))
+        row = self._blob(digest)
         if row is None:
             raise DamagedBlobError(f"the value {digest[:12]} is not in the store any more")
         if row[0] != codec_name:
@@ -255,11 +260,19 @@ class Values(Base):
     def _read_file(self, digest: str, row: Any, peek: bool) -> Any:
         codec = CODECS[row[0]]
         path = self.path(digest, row[0])
-        if file_size(path) != row[1] or _hash(path) != row[2]:
+        if file_size(path) != row[1] or hash_of(path) != row[2]:
             if not path.exists():
                 raise FileNotFoundError
             raise ValueError(f"{path.name} is truncated or altered")
         return codec.peek(path) if peek else codec.read(path)
+
+    def _blob(self, digest: str) -> Any:
+        """The row of a blob; None when there is none, or when it holds what no row may hold."""
+        row = self.index.row(_BLOB, (digest,))
+        if row is None or (isinstance(row[0], str) and isinstance(row[1], int) and isinstance(row[4], float)):
+            return row
+        self.index.statement("forgetting a damaged value", "DELETE FROM blobs WHERE digest = ?", (digest,))
+        return None
 
     def _forget_blob(self, digest: str, row: Any, reason: str) -> NoReturn:
         # Only the entry that was read: another process may have mended it meanwhile.
@@ -268,7 +281,7 @@ class Values(Base):
         raise DamagedBlobError(f"the stored value {digest[:12]} is damaged: {reason}")
 
     def _present(self, digest: str) -> bool:
-        row = self.index.row(_BLOB, (digest,))
+        row = self._blob(digest)
         return row is not None and self._whole_size(digest, row)
 
     def _whole_size(self, digest: str, row: Any) -> bool:
@@ -279,50 +292,5 @@ class Values(Base):
 
 def _use(db: sqlite3.Connection, digest: str, now: float, is_input: bool) -> int:
     """Mark a blob as used; returns 0 when there is none."""
-    sql = "UPDATE blobs SET used = max(used, ?), input = max(input, ?) WHERE digest = ?"
+    sql = f"UPDATE blobs SET used = max(used, ?), input = max(input, ?), clock = ({CLOCK}) WHERE digest = ?"
     return db.execute(sql, (now, is_input, digest)).rowcount
-
-
-def file_size(path: Path) -> int:
-    """Bytes of a file or of all files in a folder; -1 when there is none."""
-    try:
-        if path.is_dir():
-            return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk."""
-    if os.name == "nt":
-        return  # Windows can't, and needs not
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync(path: Path) -> int:
-    """Have a file, or a folder with all it holds, on the disk; returns its bytes."""
-    total = 0
-    for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        if found.is_dir():
-            sync_folder(found)
-        else:
-            with found.open(_SYNC_MODE) as file:
-                os.fsync(file.fileno())
-                total += os.fstat(file.fileno()).st_size
-    return total
-
-
-def _hash(path: Path) -> str:
-    return digest_files(path, (p for p in path.rglob("*") if p.is_file())) if path.is_dir() else digest_file(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
