@@ -237,5 +237,5 @@ def _github_line(found: Any) -> str:
     return f"::{found.severity} file={found.mark.file},line={found.mark.line},col={found.mark.column}::{escaped}"
 
 
-from graphflow.cli import authors, catalogue  # noqa: E402, F401  register their commands on `app`
+from graphflow.cli import authors, cache, catalogue  # noqa: E402, F401  register their commands on `app`
 from graphflow.cli import schema as _schema  # noqa: E402, F401

@@ -1,8 +1,7 @@
-"""Commands about what is there: graphs, models, cache, doctor."""
+"""Commands about what is there: graphs, models, doctor."""
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import Annotated
 
 import typer
 
-from graphflow.cli.app import Json, StoreFolder, app
+from graphflow.cli.app import StoreFolder, app
 from graphflow.errors import Mark, UsageError
 from graphflow.store import Store, default_folder
-from graphflow.units import duration, size
+from graphflow.units import size
 
 models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.", rich_markup_mode=None)
-cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
-app.add_typer(cache_app, name="cache")
 
 
 @app.command()
@@ -83,55 +80,6 @@ def models_verify(preset: Annotated[str, typer.Argument(help="a preset's name or
     require(found, preset)
     for name, ref in found.items():
         print(f"{name:<14}  {fingerprint(ref)}")
-
-
-@cache_app.command("ls")
-def cache_ls(store: StoreFolder = None, json_: Json = False) -> None:
-    """List stored results, latest first."""
-    import datetime
-
-    from graphflow.cli.tables import rows_table
-
-    results = Store(store or default_folder()).all_results()
-    if json_:
-        fields = ("key", "kind", "graph", "node", "seconds")
-        print(json.dumps([{f: getattr(r, f) for f in fields} for r in results], indent=1))
-        return
-    rows = []
-    for r in results:
-        when = datetime.datetime.fromtimestamp(r.created).isoformat(" ", "seconds")
-        total = size(sum(s.bytes for s in r.outputs.values()))
-        rows.append((r.key[:12], when, duration(r.seconds), total, f"{r.graph}.{r.node}", r.kind))
-    rows_table(("key", "computed", ">took", ">size", "node", "kind"), rows)
-
-
-@cache_app.command("du")
-def cache_du(store: StoreFolder = None) -> None:
-    """Say how much the store holds, by kind of value."""
-    from graphflow.cli.tables import rows_table
-
-    opened = Store(store or default_folder())
-    print(opened.folder)
-    rows_table(("codec", ">values", ">size"), [(codec, str(n), size(total)) for codec, n, total in opened.usage()])
-
-
-@cache_app.command("verify")
-def cache_verify(store: StoreFolder = None) -> None:
-    """Read every stored value; damaged ones are dropped and will be computed again."""
-    found = list(Store(store or default_folder()).verify())
-    print("\n".join(found) or "all stored values are whole")
-    if found:
-        raise typer.Exit(1)
-
-
-@cache_app.command("clear")
-def cache_clear(
-    store: StoreFolder = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
-) -> None:
-    """Remove all stored results."""
-    opened = Store(store or default_folder())
-    if yes or typer.confirm(f"remove everything in {opened.folder}?", abort=True):
-        print(f"{size(opened.clear())} freed")
 
 
 @app.command()

@@ -92,11 +92,11 @@ class Collecting(Leftovers):
         if not dry_run:
             self.index.write("forgetting dead processes", forget_dead)
             self.forget_lost()
-        for path in [*self.leftovers(), *self.strays(dry_run)]:
+        for path, now_at in [*((p, p) for p in self.leftovers()), *self.strays(dry_run)]:
             done.leftovers.append(path.relative_to(self.folder).as_posix())
-            done.freed += max(file_size(path), 0)
+            done.freed += max(file_size(now_at), 0)
             if not dry_run:
-                remove(path)
+                remove(now_at)
 
     def _reduce(self, budget: int | None, max_age: float | None, dry_run: bool, done: Collected) -> None:
         """Remove results and values."""

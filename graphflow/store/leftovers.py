@@ -53,10 +53,10 @@ class Leftovers(Upkeep):
             if _ASIDE.match(path.name) and newest(path) < now - ASIDE_AGE:
                 yield path
 
-    def strays(self, dry_run: bool) -> Iterator[Path]:
+    def strays(self, dry_run: bool) -> Iterator[tuple[Path, Path]]:
         """Files in blobs/ that no row names: what is left of a process that was killed in the middle.
 
-        They are taken out of their place in the transaction that finds no row; the paths are where they are then.
+        They are taken out of their place in the transaction that finds no row; yields both places.
         """
         paths = [Path(entry.path) for folder in (self.folder / "blobs").iterdir() for entry in os.scandir(folder)]
         for part in batches(paths):
@@ -67,7 +67,7 @@ class Leftovers(Upkeep):
         rows = [(r[0], r[1], r[3]) for r in self.index.rows(BLOBS) if not r[5] and not self.path(r[0], r[1]).exists()]
         self.index.many("collecting", "DELETE FROM blobs WHERE digest = ? AND codec = ? AND used = ?", rows)
 
-    def _stray(self, db: sqlite3.Connection, paths: Sequence[Path], dry_run: bool) -> list[Path]:
+    def _stray(self, db: sqlite3.Connection, paths: Sequence[Path], dry_run: bool) -> list[tuple[Path, Path]]:
         found = []
         for path in paths:
             digest = path.name.partition(".")[0]
@@ -76,7 +76,7 @@ class Leftovers(Upkeep):
                 aside = path if dry_run else self.new_temporary()
                 if not dry_run:
                     os.replace(path, aside)
-                found.append(aside)
+                found.append((path, aside))
         return found
 
 

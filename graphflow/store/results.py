@@ -147,7 +147,8 @@ class Results(Values):
         """
         prefix = prefix.lower()
         if len(prefix) < PREFIX_DIGITS or set(prefix) - set("0123456789abcdef"):
-            raise UsageError(f"'{prefix}' is no key: expected at least {PREFIX_DIGITS} hexadecimal digits of one")
+            digits = f"at least {PREFIX_DIGITS} hexadecimal digits of a key"
+            raise UsageError(f"'{prefix}' is neither a file nor a key: expected an out folder, or {digits}")
         sql = "SELECT key FROM results WHERE key >= ? AND key < ? LIMIT 3"
         found = [str(row[0]) for row in self.index.rows(sql, (prefix, prefix + "g"))]
         if len(found) != 1:
