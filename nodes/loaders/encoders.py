@@ -1,0 +1,128 @@
+"""Loaders of encoders of pictures and texts: CLIP, preference models, self-supervised vision transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.errors import GraphflowError
+from graphflow.models.refs import LoadFunction, ModelRef, loader
+from graphflow.nodes.loaders.files import (
+    PREPROCESSING,
+    TEXT_FILES,
+    TRANSFORMERS_WEIGHTS,
+    fill,
+    from_transformers,
+    need,
+    part_folder,
+    preprocessing_of,
+    read_json,
+    tokenizer_of,
+    weights_name,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP_FILES = ("{part}config.json", PREPROCESSING, TRANSFORMERS_WEIGHTS, TEXT_FILES)
+OPEN_CLIP_FILES = ("{part}open_clip_config.json", "{part}open_clip_model.safetensors")
+VIT_FILES = ("{part}config.json", TRANSFORMERS_WEIGHTS)
+
+
+@loader("transformers.clip", role="clip", files=CLIP_FILES)
+def load_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A CLIP of two towers, as `nodes.lib.clip.CLIP`."""
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    from graphflow.nodes.lib.clip import CLIP
+
+    part = part_folder(ref, folder)
+    model = from_transformers(CLIPModel, part, dtype).to(device)
+    processor = preprocessing_of(CLIPImageProcessorPil, part)
+    return CLIP(model, processor, tokenizer_of(CLIPTokenizer, part), weights_name(ref))
+
+
+@loader("transformers.hps", role="hps", files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES))
+def load_hps(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A preference model of CLIP's architecture, as `nodes.lib.clip.CLIP`; HPSv2 has a preprocessing of its own."""
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    from graphflow.nodes.lib.clip import CLIP
+
+    part = part_folder(ref, folder)
+    model = from_transformers(CLIPModel, part, scoring_dtype(ref, dtype)).to(device)
+    return CLIP(model, CLIPImageProcessorPil(), tokenizer_of(CLIPTokenizer, part), weights_name(ref))
+
+
+@loader("open_clip", role="clip", files=OPEN_CLIP_FILES)
+def load_open_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A CLIP in open_clip's layout (open_clip_config.json), with CLIP's own tokenizer, as `nodes.lib.clip.OpenCLIP`."""
+    from graphflow.nodes.lib.clip import OpenCLIP
+
+    part = part_folder(ref, folder)
+    config = read_json(part / "open_clip_config.json").get("model_cfg") or {}
+    towers = [config.get(tower) or {} for tower in ("vision_cfg", "text_cfg")]
+    if any(key.startswith(("hf_", "timm_")) for tower in towers for key in tower):
+        raise GraphflowError(f"{part}: towers of other libraries (hf_model_name, timm_model_name) are not supported")
+    open_clip = need("open_clip", ref)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{part}", load_weights=False)
+    except (ValueError, TypeError, KeyError, RuntimeError, FileNotFoundError) as error:
+        raise GraphflowError(f"{part} describes no model of open_clip: {error}") from error
+    fill(model, part, "open_clip_model")
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    return OpenCLIP(model.to(device, dtype), preprocess, tokenizer, weights_name(ref))
+
+
+def load_vit(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A DINO or DINOv2 of transformers, as `nodes.lib.metrics.vit.ViT`."""
+    from transformers import Dinov2Model, ViTModel
+
+    from graphflow.nodes.lib.metrics.vit import ViT
+
+    part = part_folder(ref, folder)
+    kind = read_json(part / "config.json").get("model_type")
+    if kind not in ("vit", "dinov2"):
+        raise GraphflowError(f"{part}/config.json describes a {kind}, expected a vit or a dinov2")
+    cls, how = (ViTModel, {"add_pooling_layer": False}) if kind == "vit" else (Dinov2Model, {})
+    model = from_transformers(cls, part, scoring_dtype(ref, dtype), **how).to(device)
+    return ViT(model, model.config.patch_size, weights_name(ref))
+
+
+def load_timm_vit(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A vision transformer in timm's layout, as `nodes.lib.metrics.vit.ViT`."""
+    from graphflow.nodes.lib.metrics.vit import ViT
+
+    part = part_folder(ref, folder)
+    config = read_json(part / "config.json")
+    architecture, arguments = str(config.get("architecture")), dict(config.get("model_args") or {})
+    timm = need("timm", ref)
+    if not timm.is_model(architecture) or "vit" not in architecture:
+        raise GraphflowError(f"{part}/config.json: architecture is {architecture!r}, expected a vit of timm")
+    model = timm.create_model(architecture, pretrained=False, dynamic_img_size=True, **arguments | {"num_classes": 0})
+    fill(model, part, "model", ignore=("head.", "fc_norm."))
+    model = model.to(device, scoring_dtype(ref, dtype))
+    return ViT(model, model.patch_embed.patch_size[0], weights_name(ref))
+
+
+def scoring_dtype(ref: ModelRef, dtype: torch.dtype) -> torch.dtype:
+    """float32 unless the preset says otherwise: a score must not depend on the type that the edit was computed in."""
+    import torch
+
+    return dtype if ref.dtype else torch.float32
+
+
+def _register() -> None:
+    """The same files serve several roles, which a preset binds to different weights."""
+    again: list[tuple[str, str, tuple[str, ...], LoadFunction]] = [
+        ("open_clip.hps", "hps", OPEN_CLIP_FILES, load_open_clip),
+        ("transformers.dino", "dino", VIT_FILES, load_vit),
+        ("transformers.structure", "structure", VIT_FILES, load_vit),
+        ("timm.dino", "dino", VIT_FILES, load_timm_vit),
+        ("timm.structure", "structure", VIT_FILES, load_timm_vit),
+    ]
+    for name, role, files, load in again:
+        loader(name, role=role, files=files)(load)
+
+
+_register()
