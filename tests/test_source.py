@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from graphflow import registry
+from graphflow.models.refs import loaders
 from graphflow.source import code_digest, read_pieces
 from graphflow.store import Store
 
@@ -173,6 +174,7 @@ def test_the_place_of_a_pack_is_not_in_the_digest(digest: Digest, tmp_path: Path
     code = f"""
 from pathlib import Path
 from graphflow import registry
+from graphflow.models.refs import loaders
 from graphflow.source import code_digest
 registry.load_file(Path({str(files[1])!r}))
 print(code_digest(registry.find("{{pack}}.twice")))
@@ -186,6 +188,7 @@ def test_standard_kinds_reach_their_mathematics_without_importing_torch(tmp_path
     code = """
 import sys
 from graphflow import registry
+from graphflow.models.refs import loaders
 from graphflow.source import code_digest, _standard
 digests = {kind: code_digest(cls) for kind, cls in registry.all_kinds().items()}
 assert all(len(d) == 40 for d in digests.values())
@@ -200,6 +203,12 @@ print("torch" in sys.modules, *sorted(m for m, f in _standard()._files.items() i
     assert runs[0] == runs[1]
     assert runs[0][0] == "False"
     assert {"graphflow.nodes.denoise", "graphflow.nodes.lib.ddim", "graphflow.nodes.lib.pix2pix_zero"} < set(runs[0])
+
+
+def test_a_loader_has_a_digest_of_its_own() -> None:
+    digests = {name: code_digest(found.load) for name, found in loaders().items()}
+    assert all(len(d) == 40 for d in digests.values())
+    assert len(set(digests.values())) == len(digests)
 
 
 def test_files_are_read_once_and_remembered(tmp_path: Path, store: Store, digest: Digest) -> None:
