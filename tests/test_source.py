@@ -206,9 +206,10 @@ print("torch" in sys.modules, *sorted(m for m, f in _standard()._files.items() i
 
 
 def test_a_loader_has_a_digest_of_its_own() -> None:
-    digests = {name: code_digest(found.load) for name, found in loaders().items()}
-    assert all(len(d) == 40 for d in digests.values())
-    assert len(set(digests.values())) == len(digests)
+    functions = {found.load for found in loaders().values()}
+    digests = {code_digest(function) for function in functions}
+    assert all(len(digest) == 40 for digest in digests)
+    assert len(digests) == len(functions) > 5
 
 
 def test_files_are_read_once_and_remembered(tmp_path: Path, store: Store, digest: Digest) -> None:
