@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,24 +55,30 @@ class Table:
     """
 
     def __init__(self, paths: Sequence[Path], columns: Sequence[str]) -> None:
-        self._files = [_open(path) for path in paths]
-        self._names = [path.name for path in paths]
-        for file, name in zip(self._files, self._names, strict=True):
+        self._paths = paths
+        self._groups: list[tuple[int, int, Path, int]] = []  # first row, number of rows, file, number in the file
+        self._cursors: dict[str, _Cursor] = {}
+        self._lock = threading.Lock()
+        first = 0
+        for path in paths:
+            file = _open(path)
             has = file.schema_arrow.names
             for column in columns:
                 if column not in has:
-                    raise ValueError(f"{name}: has no column '{column}'; it has: {listed(has)}{hint(column, has)}")
-        self._groups = _row_groups(self._files)
-        self._cursors: dict[str, _Cursor] = {}
+                    raise ValueError(f"{path.name}: has no column '{column}'; it has: {listed(has)}{hint(column, has)}")
+            for group in range(file.metadata.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                self._groups.append((first, size, path, group))
+                first += size
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Number in the table, place for messages, and values of each row; pictures have no place in `columns`."""
         number = 0
-        for file, name in zip(self._files, self._names, strict=True):
+        for path in self._paths:
             in_file = 0
-            for batch in file.iter_batches(columns=list(columns)):
+            for batch in _open(path).iter_batches(columns=list(columns)):
                 for values in batch.to_pylist():
-                    yield number, f"{name}: row {in_file}", values
+                    yield number, f"{path.name}: row {in_file}", values
                     number, in_file = number + 1, in_file + 1
 
     def picture(self, number: int, column: str, where: str) -> ParquetPicture:
@@ -79,15 +86,17 @@ class Table:
         return ParquetPicture(self, number, column, f"{where}, '{column}'")
 
     def cell(self, number: int, column: str) -> Any:
-        """One value. Reading rows in their order reads every file once."""
-        cursor = self._cursors.get(column)
-        if cursor is None or not cursor.reaches(number):
-            cursor = self._cursors[column] = self._cursor(number, column)
-        return cursor.value(number)
+        """One value; from any thread. Reading rows in their order reads every file once."""
+        with self._lock:
+            cursor = self._cursors.get(column)
+            if cursor is None or not cursor.reaches(number):
+                cursor = self._cursors[column] = self._cursor(number, column)
+            return cursor.value(number)
 
     def _cursor(self, number: int, column: str) -> _Cursor:
-        first, size, file, group = next(g for g in reversed(self._groups) if g[0] <= number)
-        batches = self._files[file].iter_batches(batch_size=BATCH, row_groups=[group], columns=[column])
+        first, size, path, group = next(g for g in reversed(self._groups) if g[0] <= number)
+        # The file is opened for each row group and closed behind it, so that its mapped pages leave memory.
+        batches = _open(path).iter_batches(batch_size=BATCH, row_groups=[group], columns=[column])
         return _Cursor(batches, first, first + size)
 
 
@@ -105,6 +114,8 @@ class _Cursor:
         while number >= self._first + len(self._values):
             self._first += len(self._values)
             self._values = next(self._batches).column(0).to_pylist()
+        if self._first + len(self._values) == self._end:
+            self._batches = iter(())  # lets go of the row group, which pyarrow holds decompressed
         return self._values[number - self._first]
 
 
@@ -145,15 +156,3 @@ def _open(path: Path) -> Any:
         return parquet.ParquetFile(path, memory_map=True)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path.name}: is no Parquet file that pyarrow can read: {error}") from error
-
-
-def _row_groups(files: Sequence[Any]) -> list[tuple[int, int, int, int]]:
-    """First row, number of rows, file and group of every row group that has rows."""
-    groups, first = [], 0
-    for index, file in enumerate(files):
-        for group in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            if size:
-                groups.append((first, size, index, group))
-            first += size
-    return groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_reading_in_order_reads_each_row_once(tmp_path: Path, monkeypatch: pytes
     groups = 3 + 3 + 3  # three files of 17, 17 and 16 rows in groups of 7
     assert len(started) == groups
     assert max(len(c._values) for c in table._cursors.values()) <= parquet.BATCH
+
+
+def test_threads_may_share_a_table(tmp_path: Path) -> None:
+    table = numbered(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: table.picture(n, "image", "").load().getpixel((0, 0)), list(range(50)) * 3))
+    assert found == [tiny.colour(n).getpixel((0, 0)) for n in range(50)] * 3
 
 
 def test_a_missing_shard_or_split_is_named(tmp_path: Path) -> None:
