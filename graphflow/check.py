@@ -58,7 +58,7 @@ def check(
     _stop_at(problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
-    order = [n for n in TopologicalSorter(_parents(flat)).static_order()]
+    order = list(TopologicalSorter(_parents(flat)).static_order())
     graph = Graph(
         scope.spec, scope.preset, flat.nodes, order, flat.outputs, flat.axes, flat.hidden, flat.files,
         overrides=settings,

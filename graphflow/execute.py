@@ -6,9 +6,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,10 +17,10 @@ from graphflow.errors import Cancelled, ContractError, StoreError
 from graphflow.events import Event, Logged, NodeProgress
 from graphflow.graph import GraphNode, Index, Place
 from graphflow.known import Known
-from graphflow.node import Context, Ports
+from graphflow.node import Context
 from graphflow.placing import Placed
 from graphflow.ports import Port, PortType
-from graphflow.store import Result, Store, Stored
+from graphflow.store import Prepared, Result, Store, Stored, worth_storing
 from graphflow.values import Values
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class RunContext(Context):
 
     @property
     def checkpoint(self) -> Path | None:
+        self._executor.checkpoints.add(self._job.placed.key)
         return self._executor.store.checkpoint(self._job.placed.key)
 
     def folder(self) -> Path:
@@ -82,8 +83,10 @@ class Executor:
 
     Attributes:
         graph_name: stands beside the results in the store.
+        keep_always: outputs (node, port) that are stored whatever they cost: those of the graph.
         cancelled: may be set from another thread; a node stops between two steps.
         on_preview: receives a node's name and intermediate latents.
+        checkpoints: keys of instances that have asked for a checkpoint.
     """
 
     graph_name: str
@@ -93,8 +96,10 @@ class Executor:
     device: str
     dtype: str
     emit: Callable[[Event], None]
+    keep_always: frozenset[tuple[str, str]] = frozenset()
     on_preview: Callable[[str, Any], None] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    checkpoints: set[str] = field(default_factory=set)
     _pool: ModelPool | None = None
     _scratch: Path | None = None
     _store_warned: bool = False
@@ -121,45 +126,62 @@ class Executor:
         return value if port.role is None else self.pool.get_trained(value, port.role)
 
     def keep(self, job: Job, out: Any, seconds: float) -> None:
-        """Check what a node returned, and store it."""
+        """Check what a node returned, and store it in one transaction with the result."""
         cls, name = job.node.cls, job.name
         if not isinstance(out, cls.Out):
             raise ContractError(name, cls.kind, f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}")
-        values = {port: _checked(name, cls.kind, port, out) for port in cls.outputs().values()}
-        outputs: dict[str, Stored] = {}
-        whole = True
-        for port, value in values.items():
-            assert isinstance(port.type, PortType)
-            stored = self.put(value, port.type.codec, port.is_list) if cls.cache != "never" else None
-            whole &= stored is not None or cls.cache == "never"
-            if stored is not None and port.type.codec == "folder":
-                value = self.store.load(stored)  # the node's own folder goes with the run
-            known = stored or self.store.describe(value, port.type.codec, port.is_list)
-            outputs[port.name] = known
-            self.values.add(Place(job.node.name, port.name, job.index), value, known, in_store=stored is not None)
-        if whole:
-            placed = job.placed
-            self.record(
-                Result(
-                    placed.key, cls.kind, self.graph_name, job.node.name, placed.parts, outputs, seconds, time.time()
-                )
-            )
-
-    def put(self, value: Any, codec: str, is_list: bool) -> Stored | None:
-        """Store a value; None when the store can't be written."""
+        prepared: dict[str, Prepared] = {}
         try:
-            return self.store.put(value, codec, is_list)
+            stored = {n: self.stage(job, port, out, seconds, prepared) for n, port in cls.outputs().items()}
+            entered = self.record(job, stored, seconds, prepared)
+        finally:
+            for value in prepared.values():
+                value.discard()
+        for port, known in stored.items():
+            value = getattr(out, port)
+            in_store = entered and port in prepared
+            if in_store and known.codec == "folder":
+                value = self.store.load(known)  # the node's own folder goes with the run
+            self.values.add(Place(job.node.name, port, job.index), value, known, in_store)
+
+    def stage(self, job: Job, port: Port, out: Any, seconds: float, prepared: dict[str, Prepared]) -> Stored:
+        """Check and digest an output, and write its files unless it is cheaper to compute it again."""
+        cls = job.node.cls
+        assert isinstance(port.type, PortType)
+        earlier = job.placed.result.outputs.get(port.name) if job.placed.result is not None else None
+        if earlier is not None and not earlier.kept and cls.deterministic and _same_length(earlier, out, port):
+            return earlier  # the digests are known: a data set of a thousand pictures need not be read for them
+        items = _checked(job.name, cls.kind, port, getattr(out, port.name))
+        value = items if port.is_list else next(iter(items))
+        if cls.cache == "never":
+            return self.store.describe(value, port.type.codec, port.is_list)
+        try:
+            found = self.store.prepare(value, port.type.codec, port.is_list)
         except StoreError as error:
             self.warn_store(error)
-            return None
+            return self.store.describe(getattr(out, port.name), port.type.codec, port.is_list)
+        wanted = cls.cache == "always" or (job.node.name, port.name) in self.keep_always
+        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds):
+            found.discard()
+            return replace(found.stored, kept=False)
+        prepared[port.name] = found
+        return found.stored
 
-    def record(self, result: Result) -> None:
-        """Enter a result."""
+    def record(self, job: Job, stored: dict[str, Stored], seconds: float, prepared: dict[str, Prepared]) -> bool:
+        """Enter a result with its values; False when the store can't be written."""
+        placed, cls = job.placed, job.node.cls
+        result = Result(
+            placed.key, cls.kind, self.graph_name, job.node.name, placed.parts, stored, seconds, time.time(),
+            placed.code,
+        )  # fmt: skip
         try:
-            self.store.record(result)
-            self.store.drop_checkpoint(result.key)
+            self.store.record(result, prepared.values())
+            if result.key in self.checkpoints:
+                self.store.drop_checkpoint(result.key)
         except StoreError as error:
             self.warn_store(error)
+            return False
+        return True
 
     def warn_store(self, error: StoreError) -> None:
         """The run goes on in memory when the store can't be written; the user is told once."""
@@ -170,7 +192,7 @@ class Executor:
     def scratch(self) -> Path:
         """The run's own folder for temporary files."""
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.store.folder / "tmp"))
+            self._scratch = self.store.scratch()
         return self._scratch
 
     def close(self) -> None:
@@ -191,13 +213,18 @@ class Executor:
         return self._pool
 
 
-def _checked(node: str, kind: str, port: Port, out: Ports) -> Any:
-    value = getattr(out, port.name)
+def _checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
+    """The value, or the elements of a list one after the other, each once it has passed the check."""
     assert isinstance(port.type, PortType)
     codec = CODECS[port.type.codec]
-    if port.is_list and not isinstance(value, list | tuple):
+    if port.is_list and (not isinstance(value, Sequence) or isinstance(value, str)):
         raise ContractError(node, kind, f"output '{port.name}' is {type(value).__name__}, expected a list")
-    for item in value if port.is_list else [value]:
+    for item in value if port.is_list else (value,):
         if problem := codec.check(item):
             raise ContractError(node, kind, f"output '{port.name}' ({port.describe()}): {problem}")
-    return value
+        yield item
+
+
+def _same_length(earlier: Stored, out: Any, port: Port) -> bool:
+    value = getattr(out, port.name)
+    return earlier.items is None or (isinstance(value, Sequence) and len(value) == len(earlier.items))

@@ -155,7 +155,14 @@ class Graph:
 
     def demanded(self, targets: Iterable[str] | None = None) -> list[str]:
         """The nodes that the outputs (or `targets`) need, themselves included, in order."""
-        stack = list(targets) if targets is not None else [r.node for r in self.outputs.values() if r.node != "inputs"]
+        return self._needed if targets is None else self._demanded(targets)
+
+    @cached_property
+    def _needed(self) -> list[str]:
+        return self._demanded(r.node for r in self.outputs.values() if r.node != "inputs")
+
+    def _demanded(self, targets: Iterable[str]) -> list[str]:
+        stack = list(targets)
         found: set[str] = set()
         while stack:
             name = stack.pop()

@@ -42,9 +42,11 @@ def key_of(static: str, inputs: Mapping[str, str], models: Mapping[str, str]) ->
         inputs: port → content digest.
         models: model port → fingerprint.
     """
-    fed = [f"{name}={digest}".encode() for name, digest in sorted(inputs.items())]
-    bound = [f"{name}:{fingerprint}".encode() for name, fingerprint in sorted(models.items())]
-    return digest_bytes(b"key", static.encode(), *fed, *bound)
+    # Port names hold no '=' and digests no line end; fingerprints may hold anything and come last, quoted.
+    lines = [static, *(f"{name}={digest}" for name, digest in sorted(inputs.items()))]
+    if models:
+        lines.append(repr(sorted(models.items())))
+    return digest_bytes(b"key", "\n".join(lines).encode())
 
 
 def differences(old: Parts, new: Parts) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from graphflow.codecs import digest_json
@@ -12,6 +12,9 @@ from graphflow.store import Stored
 
 if TYPE_CHECKING:
     from graphflow.inputs import InputValue
+
+
+_ONE: tuple[tuple[Index, None]] = (((), None),)
 
 
 class UnknownError(Exception):
@@ -30,7 +33,7 @@ class Known:
         self.digests: dict[Place, Stored] = {Place("inputs", name): value.stored for name, value in inputs.items()}
         self._lengths: dict[tuple[str, Index], int] = {}
 
-    def instances(self, node: GraphNode) -> Iterator[tuple[Index, Place | None]]:
+    def instances(self, node: GraphNode) -> Iterable[tuple[Index, Place | None]]:
         """The instances of a node, one for each element along its axes.
 
         Where a list that it is mapped over is not known yet, the index ends before that axis, and the place of the
@@ -39,6 +42,9 @@ class Known:
         Raises:
             InvalidError: the lists that it is mapped over have different lengths.
         """
+        return self._instances(node) if node.axes else _ONE
+
+    def _instances(self, node: GraphNode) -> Iterator[tuple[Index, Place | None]]:
         stack: list[Index] = [()]
         while stack:
             index = stack.pop()

@@ -96,7 +96,7 @@ def _file_name(name: str, entry: ValueRecord) -> str:
 def _write_output(run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool) -> list[Path]:
     assert entry.file is not None
     if "*" not in entry.file:
-        _write_value(run[name], entry, folder / entry.file, run.record_of(name) if metadata else None)
+        _write_value(run[name], entry, folder / entry.file, run.record if metadata else None)
         return [folder / entry.file]
     written = []
     for position, value in run.elements(name):

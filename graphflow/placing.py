@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,13 +19,15 @@ from graphflow.graph import GraphNode, Index, Place, Source
 from graphflow.key import Parts, differences, key_of, static_parts
 from graphflow.known import Known
 from graphflow.models.files import fingerprint
-from graphflow.models.refs import ModelRef
+from graphflow.models.refs import ModelRef, loaders
 from graphflow.node import Node
+from graphflow.source import code_digest
 from graphflow.spec import Ref
 from graphflow.store import Result, Store
 
 CodePolicy = Literal["warn", "strict"]
 Fetch = Callable[[Source], Any]
+CANDIDATES = 20  # earlier results that are compared to find what changed
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Placed:
         inputs: port → content digest.
         models: model port → fingerprint.
         static: the other parts of the key.
+        shown: all parameters, as JSON values.
         result: what the store has under the key, if it may be used.
         code: digest of the kind's source.
     """
@@ -47,6 +50,7 @@ class Placed:
     inputs: Mapping[str, str]
     models: Mapping[str, str]
     static: Parts
+    shown: Mapping[str, Any]
     result: Result | None
     code: str = ""
 
@@ -54,6 +58,15 @@ class Placed:
     def parts(self) -> Parts:
         """Everything that decides the result."""
         return {**self.static, "inputs": dict(self.inputs), "models": dict(self.models)}
+
+
+class Static(NamedTuple):
+    """A node with all parameters, the parts of its keys that follow from them, their digest, and the parameters."""
+
+    node: Node
+    parts: Parts
+    digest: str
+    shown: Mapping[str, Any]
 
 
 class Wiring:
@@ -72,11 +85,16 @@ class Wiring:
             self.places = [(name, Place(r.node, r.port)) for name, r in refs if isinstance(r, Ref)]
 
     @cached_property
-    def constant(self) -> tuple[Node, Parts, str]:
-        """The node, the static parts and their digest, where no edge feeds a parameter."""
+    def outputs(self) -> list[tuple[str, str]]:
+        """Name and type of each output."""
+        return [(port.name, port.describe()) for port in self.node.cls.outputs().values()]
+
+    @cached_property
+    def constant(self) -> Static:
+        """The static parts of the key, where no edge feeds a parameter."""
         return self.with_parameters({})
 
-    def with_parameters(self, fed: Mapping[str, Any]) -> tuple[Node, Parts, str]:
+    def with_parameters(self, fed: Mapping[str, Any]) -> Static:
         """The same with the values of parameters that edges feed.
 
         Raises:
@@ -84,7 +102,7 @@ class Wiring:
         """
         instance = _instance(self.node, fed)
         parts = static_parts(self.node.cls, instance.key_parameters(), self._numerics)
-        return instance, parts, digest_json(parts)
+        return Static(instance, parts, digest_json(parts), instance.model_dump(mode="json"))
 
 
 class Placer:
@@ -95,14 +113,26 @@ class Placer:
         numerics: device kind and dtype of the run, such as ``cpu float32``.
         wirings: what an earlier plan of the same graph has left; filled here.
         refresh: nodes whose stored results don't count.
+        code: what becomes of a result that other source code of the same version has computed: it is used with a
+            warning, or not at all.
+
+    Attributes:
+        changed: kinds whose source has changed since results of theirs were computed, that are used.
     """
 
     def __init__(
-        self, store: Store, numerics: str, wirings: dict[str, Wiring], refresh: frozenset[str] = frozenset()
+        self,
+        store: Store,
+        numerics: str,
+        wirings: dict[str, Wiring],
+        refresh: frozenset[str] = frozenset(),
+        code: CodePolicy = "warn",
     ) -> None:
-        self.store, self.numerics, self.refresh = store, numerics, refresh
+        self.store, self.numerics, self.refresh, self.policy = store, numerics, refresh, code
+        self.changed: dict[str, str] = {}
         self._wirings = wirings
         self._fingerprints: dict[int, str] = {}
+        self._codes: dict[tuple[str, ...], str] = {}
 
     def wiring(self, node: GraphNode) -> Wiring:
         """The node's wiring."""
@@ -137,13 +167,36 @@ class Placer:
             sources = {name: known.source(node, name, index) for name in wiring.fed_parameters}
             for source in sources.values():
                 known.stored(source)
-            instance, static, digest = wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
+            static = wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
         else:
-            instance, static, digest = wiring.constant
+            static = wiring.constant
         models = {port: self.fingerprint_of(ref) for port, ref in node.models.items()} if node.models else {}
-        key = key_of(digest, inputs, models)
+        key = key_of(static.digest, inputs, models)
+        code = self.code_of(node)
         result = self.store.result(key) if node.cls.deterministic and node.name not in self.refresh else None
-        return Placed(instance, key, inputs, models, static, result)
+        if result is not None and result.code != code and not self.usable(result, node):
+            result = None
+        return Placed(static.node, key, inputs, models, static.parts, static.shown, result, code)
+
+    def usable(self, result: Result, node: GraphNode) -> bool:
+        """Whether a result that other code has computed may be used."""
+        if self.policy == "warn":
+            version = node.cls.version
+            self.changed[node.cls.kind] = (
+                f"the source of {node.cls.kind} has changed since results that are used were computed, its version "
+                f"has not ({version}): raise it, or compute again with --code strict"
+            )
+        return self.policy == "warn"
+
+    def code_of(self, node: GraphNode) -> str:
+        """Digest of the source of a node's kind and of the loaders of its models."""
+        used = (node.cls.kind, *(ref.loader for ref in node.models.values()))
+        if used not in self._codes:
+            known = loaders() if node.models else {}
+            things = [node.cls, *(known[name].load for name in used[1:])]
+            digests = [code_digest(thing, self.store.file_digest) for thing in things]
+            self._codes[used] = digests[0] if len(digests) == 1 else digest_json(digests)
+        return self._codes[used]
 
     def check_parameters(self, node: GraphNode, index: Index, known: Known, fetch: Fetch) -> None:
         """Check the parameters that edges feed, before the rest of the instance is known; raises as `place` does."""
@@ -167,11 +220,13 @@ class Placer:
         if nearest is None:
             return "no earlier result"
         found = differences(nearest.parts, parts)
+        if not found and nearest.code != placed.code:
+            found = [f"source of {parts['kind']}"]
         return ", ".join(found) + (" changed" if found else "")
 
     def nearest(self, name: str, parts: Parts) -> Result | None:
         """The earlier result of this kind that differs in the fewest parts; a node of this name wins a tie."""
-        earlier = self.store.earlier(parts["kind"], name)
+        earlier = self.store.earlier(parts["kind"], name, CANDIDATES)
         return min(earlier, key=lambda r: (len(differences(r.parts, parts)), r.node != name), default=None)
 
 

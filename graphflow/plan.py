@@ -50,6 +50,7 @@ class Plan:
     nodes: dict[str, PlannedNode]
     known: Known
     placed: dict[str, Placed] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def count(self, status: Status) -> int:
         """How many instances have this status."""
@@ -77,11 +78,13 @@ def make_plan(
     Raises:
         InvalidError: a value is not allowed where an edge brings it, or lists that are zipped have unequal lengths.
     """
-    planner = _Planner(graph, inputs, store, placer or Placer(store, numerics, {}))
+    placer = placer or Placer(store, numerics, {})
+    planner = _Planner(graph, inputs, store, placer)
+    store.prefetch(graph.name, max(10_000, 2 * len(graph.nodes)))
     for name in graph.demanded(targets):
         planner.add(graph.nodes[name])
     planner.rerun_lost(targets)
-    return Plan(planner.planned, planner.known, planner.placed)
+    return Plan(planner.planned, planner.known, planner.placed, list(placer.changed.values()))
 
 
 class _Planner:
@@ -172,11 +175,18 @@ class _Planner:
     def lose(self, name: str, ports: list[str]) -> None:
         """A stored value that is needed is gone: its node must run again."""
         entry = self.planned[name]
-        reason = f"its stored {', '.join(ports)} is missing or damaged"
+        kept = [p for p in ports if entry.index is not None and self.kept(entry, p)]
+        reason = f"its stored {', '.join(kept)} is missing or damaged"
+        if not kept:
+            reason = f"its {', '.join(ports)} is wanted and was not stored: computing it is cheaper"
         self.planned[name] = replace(entry, status="run", reason=reason)
         for port in ports:
             assert entry.index is not None
             self.known.digests.pop(Place(entry.node, port, entry.index), None)
+
+    def kept(self, entry: PlannedNode, port: str) -> bool:
+        stored = self.known.digests.get(Place(entry.node, port, entry.index or ()))
+        return stored is None or stored.kept
 
     def expected(self, entry: PlannedNode) -> PlannedNode:
         earlier = self.store.earlier(entry.kind, entry.node, 1)
@@ -200,7 +210,9 @@ class _Planner:
         for name in reversed(list(self.planned)):
             entry = self.planned[name]
             if entry.status == "cached":
-                places = wanted.get(name, {})
+                places = wanted.get(name)
+                if places is None:
+                    continue
                 lost = sorted(p for p, place in places.items() if not self.store.has(self.known.digests[place]))
                 if not lost:
                     continue

@@ -6,10 +6,12 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar
 
+from graphflow.codecs import CODECS
 from graphflow.errors import Cancelled, GraphflowError, NodeError, StoreError, WouldRunError
 from graphflow.events import (
     Bus,
@@ -23,19 +25,20 @@ from graphflow.events import (
     RunStarted,
 )
 from graphflow.execute import Executor, Job
-from graphflow.explain import edge_text
 from graphflow.graph import Gathered, Graph, GraphNode, Index, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import UnknownError, places_of
 from graphflow.models.files import require
-from graphflow.models.preset import preset_data
-from graphflow.placing import Placed, Placer, Wiring
+from graphflow.placing import CodePolicy, Placed, Placer, Wiring
 from graphflow.plan import Plan, make_plan
-from graphflow.record import ModelRecord, NodeRecord, RunRecord, ValueRecord
+from graphflow.ports import PortType
+from graphflow.record import RunRecord, ValueRecord
+from graphflow.recording import Recording, Settled
 from graphflow.spec import Ref
-from graphflow.store import Store, Stored
+from graphflow.store import Lease, Store
 from graphflow.values import LostValueError, Values
-from graphflow.version import __version__
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Options:
         only: run nothing but `until`: what it needs must be cached.
         refresh: nodes that are computed again whatever the store has.
         keep_going: go on with what doesn't need a node, or an element of a map, that has failed.
+        code: see `graphflow.placing.Placer`.
     """
 
     until: tuple[str, ...] = ()
     only: bool = False
     refresh: frozenset[str] = frozenset()
     keep_going: bool = False
+    code: CodePolicy = "warn"
 
 
 @dataclass
@@ -63,9 +68,13 @@ class Run:
         failures: with ``keep_going``, instance → message of those that failed.
     """
 
-    record: RunRecord
     runner: Runner
     failures: dict[str, str]
+
+    @property
+    def record(self) -> RunRecord:
+        """What the run did."""
+        return self.runner.record
 
     def __getitem__(self, output: str) -> Any:
         return self.runner.output(output)
@@ -74,8 +83,8 @@ class Run:
         """The elements of a list output with their positions, one at a time; those that failed are left out."""
         return self.runner.elements(output)
 
-    def record_of(self, output: str, position: int | None = None) -> RunRecord:
-        """The record cut down to the instances that made an output, or one element of it."""
+    def record_of(self, output: str, position: int) -> RunRecord:
+        """The record cut down to the instances that made one element of a list output."""
         kept = self.runner.ancestors(output, position)
         return self.record.model_copy(update={"nodes": {n: r for n, r in self.record.nodes.items() if n in kept}})
 
@@ -83,10 +92,8 @@ class Run:
 class Runner:
     """Executes one plan. `cancelled` may be set from another thread; the run stops between two steps.
 
-    Whatever happens to the run, `record` describes it so far.
+    Whatever happens to a run that has begun, `record` describes it so far.
     """
-
-    record: RunRecord
 
     def __init__(
         self,
@@ -107,10 +114,29 @@ class Runner:
         self.options = options or Options()
         self.cancelled = threading.Event()
         self.numerics = f"{device.partition(':')[0]} {dtype}"
-        self._placer = Placer(store, self.numerics, {} if wirings is None else wirings, self.options.refresh)
+        self._placer = Placer(
+            store, self.numerics, {} if wirings is None else wirings, self.options.refresh, self.options.code
+        )  # fmt: skip
         self._began = 0.0
-        self._records: dict[str, NodeRecord] = {}
         self._failures: dict[str, str] = {}
+        self._recording: Recording | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run has got beyond its plan, so that there is a record."""
+        return self._recording is not None
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """What the run did, from when it is over."""
+        assert self._recording is not None
+        return self._recording.record()
+
+    def _begin_recording(self) -> Recording:
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return Recording(
+            self.graph, self.inputs, self.outputs, self.known, self._placer, self.device, self.dtype, started
+        )  # fmt: skip
 
     def plan(self) -> Plan:
         """What this run will do."""
@@ -139,35 +165,59 @@ class Runner:
             NodeError: a node failed; what finished before is stored.
             KeyboardInterrupt, Cancelled: the run was stopped; what finished before is stored.
         """
-        self._began = time.perf_counter()
-        self.record = self._new_record()
+        self._began, self._started = time.perf_counter(), time.time()
+        with self._announced():
+            return self._run()
+
+    def _run(self) -> Run:
         self._plan = plan = self.plan()
         active = list(dict.fromkeys(p.node for p in plan.nodes.values() if p.status != "cached"))
         self._check_only(plan)
         require(self.graph.used_models(active), self.graph.preset.name if self.graph.preset else "")
+        for message in (*self.store.warnings, *plan.warnings):
+            self.emit(Logged(node="", message=f"warning: {message}"))
         self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
         self.known = plan.known
+        self._recording = self._begin_recording()
         self._values = Values(self.graph, self.inputs, self.store, self.known)
         self._values.expect(active, self.outputs.values())
         self._executor = Executor(
-            self.graph.name, self.store, self._values, self.known, self.device, self.dtype, self.emit, self.on_preview,
-            self.cancelled,
+            self.graph.name, self.store, self._values, self.known, self.device, self.dtype, self.emit,
+            frozenset((r.node, r.port) for r in self.outputs.values()), self.on_preview, self.cancelled,
         )  # fmt: skip
+        self._note_use(plan)
         self._store_inputs()
         status: Literal["done", "failed", "cancelled"] = "failed"
         try:
             for name in self.graph.demanded(self.options.until or None):
                 self._run_node(self.graph.nodes[name])
-            for ref in self.outputs.values():
-                self._hold(ref)
+            for name in self.outputs:
+                self._hold(name)
             status = "failed" if self._failures else "done"
         except (KeyboardInterrupt, Cancelled):
             status = "cancelled"
             raise
         finally:
             self._executor.close()
-            self._finish(status)
-        return Run(self.record, self, dict(self._failures))
+            self._recording.seconds = time.perf_counter() - self._began
+            self._recording.status = status
+            self._recording.failed = bool(self._failures)
+            self.emit(RunFinished(status=status, seconds=self._recording.seconds))
+        return Run(self, dict(self._failures))
+
+    @contextmanager
+    def _announced(self) -> Iterator[None]:
+        """While the run lasts, nothing that it uses is collected; afterwards the store is brought within its budget."""
+        run = None
+        with suppress(StoreError):  # a store that can't be written is reported when something is to be stored
+            run = self.store.begin_run()
+        try:
+            yield
+        finally:
+            with suppress(StoreError):
+                if run is not None:
+                    self.store.end_run(run)
+                    self.store.collect_if_over_budget()
 
     def output(self, name: str) -> Any:
         """The value of an output.
@@ -180,7 +230,7 @@ class Runner:
         if missing:
             node = self.graph.nodes[missing[0].node]
             raise NodeError(node.title(missing[0].at), node.cls.kind, f"output '{name}' was not computed")
-        return self._values.fetch(source)
+        return self._recover(lambda: self._values.fetch(source))
 
     def elements(self, name: str) -> Iterator[tuple[int, Any]]:
         """The elements of a list output with their positions; those that failed are left out."""
@@ -190,12 +240,12 @@ class Runner:
             return
         for position, part in enumerate(source.parts):
             if all(p in self.known.digests for p in places_of(part)):
-                yield position, self._values.fetch(part)
+                yield position, self._recover(partial(self._values.fetch, part))
 
-    def ancestors(self, name: str, position: int | None = None) -> set[str]:
-        """The instances that an output, or one element of it, was made by."""
+    def ancestors(self, name: str, position: int) -> set[str]:
+        """The instances that made one element of a list output."""
         source = self._output_source(name)
-        if position is not None and isinstance(source, Gathered):
+        if isinstance(source, Gathered):
             source = source.parts[position]
         stack, found = places_of(source), set()
         while stack:
@@ -221,12 +271,18 @@ class Runner:
         if self.options.only and others:
             raise WouldRunError(f"--only {', '.join(self.options.until)}: {', '.join(others)} would have to run first")
 
+    def _note_use(self, plan: Plan) -> None:
+        with suppress(StoreError):
+            self.store.touch([p.key for p in plan.nodes.values() if p.status == "cached" and p.key])
+
     def _store_inputs(self) -> None:
         """Keep the inputs: a rerun from a picture's provenance finds them, and `why` can name both values."""
         for value in self.inputs.values():
-            if not self.store.has(value.stored):
+            if value.stored.codec in CODECS and not self.store.has(value.stored):
+                is_list = value.stored.items is not None
+                items = (value.element(i) for i in range(len(value.stored.items or ())))
                 try:
-                    self.store.put(value.load(), value.stored.codec, value.stored.items is not None)
+                    self.store.put(items if is_list else value.load(), value.stored.codec, is_list, is_input=True)
                 except StoreError as error:
                     self._executor.warn_store(error)
 
@@ -249,9 +305,9 @@ class Runner:
             try:
                 self._settle(node, index, entry.reason if entry is not None else "")
             except GraphflowError as error:
-                if not self.options.keep_going or name not in self._records:
+                if not self.options.keep_going or isinstance(error, StoreError):
                     raise
-                self._failures[name] = self._records[name].reason or str(error)
+                self._fail(name, node, index, str(error))
         if ran:
             self._values.release(node)
 
@@ -273,81 +329,123 @@ class Runner:
         name = node.title(index)
         above = self.graph.nodes[lacking.node].title(lacking.at)
         reason = f"needs {above}, which has no result"
-        self._records[name] = NodeRecord(
-            kind=node.cls.kind, version=node.cls.version, status="skipped", reason=reason
-        )  # fmt: skip
+        self._enter(name, Settled(node, index, None, "skipped", reason))
         self.emit(NodeSkipped(node=name, reason=reason))
 
-    def _settle(self, node: GraphNode, index: Index, reason: str) -> None:
+    def _settle(self, node: GraphNode, index: Index, reason: str, lost: set[tuple[str, Index]] | None = None) -> None:
         """Bring an instance into being, computing again whatever a damaged blob has lost."""
         todo = [(node, index)]
-        again: set[tuple[str, Index]] = set()
+        again = lost or set()
         while todo:
             at, where = todo[-1]
             try:
                 self._settle_one(at, where, reason, (at.name, where) in again)
                 todo.pop()
-            except LostValueError as lost:
-                found = self._lost(lost)
+            except LostValueError as error:
+                found = self._lost(error)
                 if any(n is found[0] and i == found[1] for n, i in todo):
-                    raise StoreError(str(lost)) from lost
+                    raise StoreError(str(error)) from error
                 todo.append(found)
                 again.add((found[0].name, found[1]))
 
-    def _hold(self, ref: Ref) -> None:
+    def _hold(self, name: str) -> None:
         """Make sure that an output can be read after the run."""
         try:
-            source = self.graph.output_source(ref, self.known.length)
+            source = self._output_source(name)
         except UnknownError:
             return  # what it needs has failed
-        if any(p not in self.known.digests for p in places_of(source)):
-            return
+        kind = self.graph.output_port(self.outputs[name]).type
+        if isinstance(kind, PortType) and kind.codec == "json":
+            return  # damage in the index is rare, and found when the value is read
+        if all(p in self.known.digests for p in places_of(source)):
+            self._recover(lambda: self._values.check(source))
+
+    def _recover(self, read: Callable[[], T]) -> T:
+        """Read a value; what the store has lost is computed again."""
         while True:
             try:
-                self._values.check(source)
-                return
+                return read()
             except LostValueError as lost:
                 node, index = self._lost(lost)
-                self.known.digests.pop(lost.place, None)
-                self._settle(node, index, "a stored value was lost")
+                self._settle(node, index, "a stored value was lost", {(node.name, index)})
 
     def _lost(self, lost: LostValueError) -> tuple[GraphNode, Index]:
         """Report a lost value; returns the instance that can compute it again."""
         if lost.place.node == "inputs":
             raise StoreError(str(lost)) from lost
         node = self.graph.nodes[lost.place.node]
-        self.emit(Logged(node="", message=f"{lost}; computing {node.title(lost.place.at)} again"))
+        if not lost.expected:
+            self.emit(Logged(node="", message=f"{lost}; computing {node.title(lost.place.at)} again"))
         return node, lost.place.at
 
     def _settle_one(self, node: GraphNode, index: Index, reason: str, again: bool) -> None:
         name = node.title(index) if index else node.name
         placed = self._placer.place(node, index, self.known, self._values.fetch)
-        if placed.result is not None and not again and self._usable(node, index, placed):
+        if placed.result is not None and not again and self._usable(name, placed):
             self._found(node, index, name, placed)
             return
-        record = self._records[name] = self._node_record(node, index, placed)
-        record.status, record.reason = "skipped", "a stored value was lost" if again else reason
-        self.emit(NodeStarted(node=name, kind=node.cls.kind))
-        record.started = time.perf_counter() - self._began
+        lease = self._lease(name, placed, again)
+        with lease if lease is not None else nullcontext():
+            if lease is not None and lease.result is not None:
+                self._found(node, index, name, replace(placed, result=lease.result))
+            else:
+                self._compute(Job(node, index, name, placed), "a stored value was lost" if again else reason)
+
+    def _lease(self, name: str, placed: Placed, again: bool) -> Lease | None:
+        """The right to compute a key, so that several processes don't compute it at once; None where that's no use."""
+        cls = type(placed.node)
+        if not cls.deterministic or cls.cache == "never":
+            return None
+        since = 0.0
+        if placed.result is not None:
+            since = placed.result.created
+        elif again or self.options.refresh or self.options.code == "strict":
+            since = self._started  # what the store has under this key is just what is not to be used
+
+        def waiting(holder: str) -> None:
+            self.emit(Logged(node=name, message=f"waits for {holder}, which computes the same"))
+
         try:
-            record.seconds = self._executor.compute(Job(node, index, name, placed))
+            return self.store.lease(placed.key, self.cancelled, since, waiting)
+        except StoreError as error:
+            self._executor.warn_store(error)
+            return None
+
+    def _compute(self, job: Job, reason: str) -> None:
+        node, name = job.node, job.name
+        settled = Settled(node, job.index, job.placed, "skipped", reason, time.perf_counter() - self._began)
+        self._enter(name, settled)
+        self.emit(NodeStarted(node=name, kind=node.cls.kind))
+        try:
+            settled.seconds = self._executor.compute(job)
         except LostValueError:
             raise
         except Exception as error:
-            message = _message(error)
-            record.status, record.reason = "failed", message
-            self.emit(NodeFailed(node=name, message=message))
+            settled.status, settled.reason = "failed", _message(error)
+            self.emit(NodeFailed(node=name, message=settled.reason))
             if isinstance(error, GraphflowError):
                 raise
-            raise NodeError(name, node.cls.kind, message) from error
-        record.status = "ran"
-        self._enter_outputs(node, index, record)
-        self.emit(NodeFinished(node=name, how="ran", seconds=record.seconds))
+            raise NodeError(name, node.cls.kind, settled.reason) from error
+        settled.status = "ran"
+        self.emit(NodeFinished(node=name, how="ran", seconds=settled.seconds))
 
-    def _usable(self, node: GraphNode, index: Index, placed: Placed) -> bool:
-        """Whether a result that the plan did not count on has its values: a later node may want them."""
+    def _fail(self, name: str, node: GraphNode, index: Index, message: str) -> None:
+        """Note the failure of an instance that the run outlives; it may have failed before it began."""
+        assert self._recording is not None
+        found = self._recording.settled.get(name)
+        if found is None or found.status != "failed":
+            self._enter(name, Settled(node, index, None, "failed", message))
+            self.emit(NodeFailed(node=name, message=message))
+        self._failures[name] = self._recording.settled[name].reason
+
+    def _enter(self, name: str, settled: Settled) -> None:
+        assert self._recording is not None
+        self._recording.settled[name] = settled
+
+    def _usable(self, name: str, placed: Placed) -> bool:
+        """Whether a result may be used although the plan wanted the node to run: a value of it may be missing."""
         assert placed.result is not None
-        planned = self._plan.nodes.get(node.title(index))
+        planned = self._plan.nodes.get(name)
         return planned is None or planned.status == "maybe" or all(map(self.store.has, placed.result.outputs.values()))
 
     def _found(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
@@ -356,80 +454,8 @@ class Runner:
         assert result is not None
         for port, stored in result.outputs.items():
             self.known.digests[Place(node.name, port, index)] = stored
-        record = self._records[name] = self._node_record(node, index, placed)
-        record.seconds = result.seconds
-        self._enter_outputs(node, index, record)
+        self._enter(name, Settled(node, index, placed, "cached", "", None, result.seconds))
         self.emit(NodeFinished(node=name, how="cached"))
-
-    # --- the record -----------------------------------------------------------------------------------------------
-
-    def _node_record(self, node: GraphNode, index: Index, placed: Placed) -> NodeRecord:
-        return NodeRecord.model_construct(
-            kind=node.cls.kind, version=node.cls.version, status="cached", key=placed.key,
-            parameters=placed.node.model_dump(mode="json"),
-            inputs={p: edge_text(self.graph, self.known, node, p, index) for p in node.edges},
-            outputs={},
-        )  # fmt: skip
-
-    def _enter_outputs(self, node: GraphNode, index: Index, record: NodeRecord) -> None:
-        for port in node.cls.outputs().values():
-            stored = self.known.digests[Place(node.name, port.name, index)]
-            record.outputs[port.name] = _value_record(port.describe(), stored)
-
-    def _new_record(self) -> RunRecord:
-        spec, preset = self.graph.spec, self.graph.preset
-        return RunRecord(
-            graphflow=__version__, graph=spec.name, title=spec.title, text=spec.text, files=dict(self.graph.files),
-            inputs={name: value.record() for name, value in self.inputs.items() if _worth_recording(name, value)},
-            overrides=dict(self.graph.overrides),
-            preset=preset_data(spec.models) if preset is None or preset.name == "inline" else preset.name,
-            device=self.device, dtype=self.dtype,
-            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
-
-    def _finish(self, status: Literal["done", "failed", "cancelled"]) -> None:
-        record = self.record
-        record.seconds = time.perf_counter() - self._began
-        record.status = status
-        record.nodes = self._records
-        used = [name for name in self.graph.order if any(p.node == name for p in self._plan.nodes.values())]
-        for name, model in self.graph.used_models(used).items():
-            record.models[name] = ModelRecord(
-                loader=model.loader, source=model.describe(), space=model.space,
-                fingerprint=self._placer.fingerprint_of(model),
-            )  # fmt: skip
-        for name, ref in self.outputs.items():
-            self._record_output(name, ref)
-        self.emit(RunFinished(status=status, seconds=record.seconds))
-        if status == "done":
-            with suppress(StoreError):
-                self.store.touch(r.key for r in record.nodes.values() if r.key)
-
-    def _record_output(self, name: str, ref: Ref) -> None:
-        described = self.graph.output_port(ref).describe()
-        try:
-            source = self._output_source(name)
-            self.record.outputs[name] = _value_record(described, self.known.stored(source))
-        except UnknownError:
-            if not self._failures:
-                return
-            with suppress(UnknownError):
-                source = self._output_source(name)
-                if isinstance(source, Gathered):
-                    known = [p for p in source.parts if all(x in self.known.digests for x in places_of(p))]
-                    if known:
-                        entry = _value_record(described, self.known.stored(Gathered(tuple(known))))
-                        entry.failed = [i for i, p in enumerate(source.parts) if p not in known]
-                        self.record.outputs[name] = entry
-
-
-def _value_record(described: str, stored: Stored) -> ValueRecord:
-    return ValueRecord.model_construct(type=described, digest=stored.digest, bytes=stored.bytes)
-
-
-def _worth_recording(name: str, value: InputValue) -> bool:
-    """Inputs of the graph, and pictures that a sub-graph brings along: a record's graph can open no file."""
-    return "/" not in name or value.stored.codec != "json"
 
 
 def _message(error: BaseException) -> str:

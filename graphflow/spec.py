@@ -89,6 +89,7 @@ class GraphSpec:
         text: the file as it was read.
         place: the file as seen from the folder of the graph that the user named; a shipped graph's begins with
             ``shipped:``.
+        mapped: inputs over which the user runs the whole graph (``--map``).
         library: sub-graphs by place, when they come out of a record instead of files.
     """
 
@@ -103,6 +104,7 @@ class GraphSpec:
     mark: Mark
     text: str
     place: str = ""
+    mapped: tuple[str, ...] = ()
     library: Mapping[str, str] | None = None
 
 

@@ -18,10 +18,10 @@ MEMORY = 1 << 30  # bytes of stored values that are kept at hand; others are rea
 
 
 class LostValueError(Exception):
-    """A value that was stored can't be read any more; `place` says which."""
+    """A value can't be read from the store; `place` says which, `expected` whether it was never kept there."""
 
-    def __init__(self, place: Place, message: str) -> None:
-        self.place = place
+    def __init__(self, place: Place, message: str, expected: bool = False) -> None:
+        self.place, self.expected = place, expected
         super().__init__(message)
 
 
@@ -98,7 +98,7 @@ class Values:
                     for digest in stored.digests:
                         self._store.peek(Stored(digest, stored.codec))
                 except DamagedBlobError as error:
-                    raise LostValueError(place, str(error)) from error
+                    raise LostValueError(place, str(error), not stored.kept) from error
 
     def find(self, digest: str) -> Any:
         """The value with this digest for people to look at (see `Store.peek`); None when it can't be read any more."""
@@ -139,7 +139,7 @@ class Values:
         try:
             return self._store.load(stored)
         except DamagedBlobError as error:
-            raise LostValueError(place, str(error)) from error
+            raise LostValueError(place, str(error), not self._known.digests[place].kept) from error
 
     def _remember(self, place: Place, value: Any, size: int) -> None:
         self._forget(place)

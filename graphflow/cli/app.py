@@ -101,7 +101,7 @@ def run(
         try:
             done = runner.run()
         except BaseException:
-            if hasattr(runner, "record"):
+            if runner.begun:
                 outputs.write_index(runner.record, folder, runner.stored_value)
             raise
     written = outputs.write(done, folder, metadata)

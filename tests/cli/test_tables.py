@@ -13,6 +13,7 @@ from rich.console import Console
 from graphflow.check import check
 from graphflow.cli import tables
 from graphflow.node import Context, Field, Node, Ports
+from graphflow.known import Known
 from graphflow.plan import Plan, PlannedNode
 from graphflow.ports import Image, Latents, Model, Text
 from graphflow.spec import parse_spec
@@ -59,9 +60,13 @@ def shown(render: Any, *arguments: Any, width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
+def planned(nodes: dict[str, PlannedNode]) -> Plan:
+    return Plan(nodes, Known(check(parse_spec(GRAPH, "g.yaml")), {}))
+
+
 def test_a_plan() -> None:
     graph = check(parse_spec(GRAPH, "g.yaml"))
-    plan = Plan({
+    plan = planned({
         "prepare": PlannedNode("prepare", "image.prepare", "cached", "", "k", 2.0, 3000),
         "shout": PlannedNode("shout", "sample.shout", "run", "instruction changed", "k", 12.5, 800),
         "edit": PlannedNode("edit", "denoise.ddim", "maybe", "after shout"),
@@ -77,13 +82,13 @@ def test_a_plan() -> None:
 
 
 def test_a_cached_plan_says_that_nothing_runs() -> None:
-    plan = Plan({"a": PlannedNode("a", "k", "cached", "")})
+    plan = planned({"a": PlannedNode("a", "k", "cached", "")})
     assert tables.plan_summary(plan) == "everything is cached: 1 node, nothing runs"
 
 
 def test_a_long_reason_is_folded_and_complete() -> None:
     reason = "parameter guidance_scale (5.0 → 7.5), input direction, model denoiser changed" * 2
-    plan = Plan({"edit": PlannedNode("edit", "denoise.pix2pix_zero", "run", reason, "k", 1.0, 10)})
+    plan = planned({"edit": PlannedNode("edit", "denoise.pix2pix_zero", "run", reason, "k", 1.0, 10)})
     text = shown(tables.plan_table, plan, SimpleNamespace(title=""))
     assert all(len(line) <= 80 for line in text.splitlines())
     column = [line[line.find("reason") if "reason" in line else 34 : 66] for line in text.splitlines()[1:-1]]
