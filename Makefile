@@ -21,7 +21,7 @@ for entry in [*pathlib.Path("graphflow").iterdir(), pathlib.Path("nodes"), pathl
 endef
 export LINKS
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/graphflow run pix2pix_on_the_fly --out out/demo
@@ -39,6 +39,10 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/python -c "$$LINKS"
 	cd build/links && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+
+# The generated part of the docs; a test holds it to the code.
+docs: $(VENV)/.demo
+	$(BIN)/graphflow nodes --format markdown > docs/nodes.md
 
 clean:
 	rm -rf $(VENV) out runs build *.egg-info
