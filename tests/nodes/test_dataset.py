@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_datasets as tiny
+from harness import Harness
 from PIL import Image
 
 from graphflow import registry
@@ -19,6 +20,8 @@ from graphflow.codecs import CODECS
 from graphflow.node import Context
 from graphflow.nodes import dataset
 from graphflow.nodes.dataset import FolderOfEdits, ImgEdit, Pictures, PieBench, Pocket, ReEdit, TEdBench
+from graphflow.nodes.pocket.benchmark import Drawn
+from graphflow.store import Store
 
 MAKERS: dict[str, tuple[Callable[[Path], Path], dict[str, Any], int]] = {
     "dataset.magicbrush": (tiny.magicbrush_parquet, {}, 4),
@@ -162,3 +165,33 @@ def test_the_pocket_benchmark_is_a_data_set() -> None:
 
 def test_their_pictures_are_not_copied_into_the_store() -> None:
     assert all(cls.cache == "never" for kind, cls in registry.all_kinds().items() if cls.__module__ == dataset.__name__)
+
+
+MAPPED = """
+graphflow: 1
+nodes:
+  set: {uses: dataset.pocket, with: {limit: 3}}
+  method: {uses: sample.invert, map: {image: set.source}}
+  OTHER
+outputs: {images: method.image, names: set.name}
+"""
+
+
+def test_a_method_runs_over_a_set_and_another_reads_only_what_it_needs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    load = Drawn.load
+    monkeypatch.setattr(Drawn, "load", lambda self: drawn.append(self.where) or load(self))
+    done = Harness(store, MAPPED.replace("OTHER", "")).run()
+    assert len(done["images"]) == 3
+    assert done["names"][2] == "pocket-64-v1/remove/00"
+    assert len(drawn) == 9 + 3, "source, target and mask once for their digests, source once more for the method"
+    drawn.clear()
+    Harness(store, MAPPED.replace("OTHER", "")).run()
+    assert drawn == [], "all is known"
+    more = MAPPED.replace("OTHER", "second: {uses: sample.invert, map: {image: set.target}}").replace(
+        "names: set.name", "names: set.name, more: second.image"
+    )
+    Harness(store, more).run()
+    assert len(drawn) == 3, "the new method's pictures, once"

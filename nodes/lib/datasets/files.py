@@ -9,8 +9,6 @@ from typing import Any
 
 from .rows import FilePicture, hint, listed
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
 
 def allowed_roots(folder: Path) -> tuple[Path, ...]:
     """Where a file of the set may lie: in the folder or, for a hub cache, among the blobs that its links point to."""
@@ -25,9 +23,12 @@ def inside(folder: Path, name: str, where: str) -> Path:
     """The path of a file that an index names.
 
     Raises:
-        ValueError: it lies outside the folder or does not exist.
+        ValueError: it lies outside the folder, is hidden, or does not exist.
     """
     path = folder / name
+    if any(part.startswith(".") and part not in (".", "..") for part in Path(name).parts):
+        # Hidden files (a download's bookkeeping) are no part of the set, so that its digest does not cover them.
+        raise ValueError(f"{where}: '{name}' is hidden; files of a data set don't begin with a dot")
     target = path.resolve()
     if not any(target.is_relative_to(root) for root in allowed_roots(folder)):
         raise ValueError(f"{where}: '{name}' lies outside the folder of the data set")

@@ -36,6 +36,13 @@ def test_a_file_outside_the_folder_is_refused_whatever_it_is_called(folder: Path
     assert inside(folder, "same/cat.png", "").exists(), "a link that stays inside is fine"
 
 
+def test_a_hidden_file_is_no_part_of_the_set(folder: Path) -> None:
+    tiny.save(tiny.colour(0), folder / ".cache" / "cat.png")
+    with pytest.raises(ValueError, match=r"x: './.cache/cat.png' is hidden"):
+        inside(folder, "./.cache/cat.png", "x")
+    assert inside(folder, "./pictures/cat.png", "x").exists()
+
+
 def test_the_hubs_cache_is_read_through_its_links(tmp_path: Path) -> None:
     blob = tiny.save(tiny.colour(0), tmp_path / "datasets--a--b" / "blobs" / "0f1e.png")
     commit = tmp_path / "datasets--a--b" / "snapshots" / "c0ffee"
