@@ -78,8 +78,8 @@ def write_index(record: RunRecord, folder: Path, load: Callable[[ValueRecord], A
     from graphflow.report import write_report
 
     try:
-        _rename_into(folder / INDEX, lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
-        _rename_into(folder / REPORT, lambda path: write_report(record, load, path))
+        replace_file(folder / INDEX, lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
+        replace_file(folder / REPORT, lambda path: write_report(record, load, path))
     except OSError as error:
         raise GraphflowError(f"{folder}: can't be written: {error.strerror or error}") from error
 
@@ -112,16 +112,21 @@ def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord |
     codec_name = found[0].codec
     if codec_name == "json":
         text = value if path.suffix == ".txt" else json.dumps(value, indent=1, ensure_ascii=False)
-        _rename_into(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
+        replace_file(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
     elif codec_name == "image" and record is not None:
         from graphflow.provenance import embed
 
         embed(value, record, path)
     else:
-        _rename_into(path, partial(CODECS[codec_name].write, value))
+        replace_file(path, partial(CODECS[codec_name].write, value))
 
 
-def _rename_into(path: Path, write_to: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write_to: Callable[[Path], Any]) -> None:
+    """Write a file (or folder) beside its place and rename it, so that it appears whole or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write_to(temporary)

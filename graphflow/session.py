@@ -14,6 +14,7 @@ from graphflow.events import Event
 from graphflow.explain import explain
 from graphflow.graph import Graph
 from graphflow.inputs import InputValue, bind
+from graphflow.mapped import EACH, map_over, without_lists
 from graphflow.placing import Wiring
 from graphflow.plan import Plan
 from graphflow.ports import type_by_name
@@ -30,6 +31,7 @@ class Session:
     Attributes:
         remembered: inputs that a record brought along; they stand in for inputs that are not given.
         wirings: what plans and runs of this session share.
+        models: the preset that replaces the graph's own; a relative path begins at `models_folder`.
     """
 
     graph: Graph
@@ -38,6 +40,8 @@ class Session:
     dtype: str = "float32"
     remembered: Mapping[str, Any] = field(default_factory=dict)
     wirings: dict[str, Wiring] = field(default_factory=dict)
+    models: str | None = None
+    models_folder: Path | None = None
 
     @property
     def numerics(self) -> str:
@@ -91,6 +95,7 @@ def open_session(
     device: str = "auto",
     dtype: str = "float32",
     nodes: Sequence[Path] = (),
+    over: Sequence[str] = (),
 ) -> Session:
     """Read and check a graph.
 
@@ -102,6 +107,7 @@ def open_session(
         device: auto, cpu, cuda, cuda:1, …
         dtype: floating-point type of the models.
         nodes: Python files with further nodes.
+        over: inputs that become lists: the whole graph runs once for each of their elements.
 
     Raises:
         UsageError, InvalidError: see the exit codes.
@@ -110,17 +116,39 @@ def open_session(
         raise UsageError(f"--dtype {dtype}: expected one of {', '.join(devices.DTYPES)}")
     for path in nodes:
         registry.load_file(path)
-    spec, remembered, overrides, preset = _read(graph)
-    chosen = models if models is not None else preset
-    checked = check(spec, chosen, Path() if models is not None else None, {**overrides, **(settings or {})})
-    return Session(checked, Store(store or default_folder()), devices.resolve(device), dtype, remembered)
+    found = _read(graph)
+    chosen, folder = (models, Path()) if models is not None else (found.preset, None)
+    given = dict(settings or {})
+    if over and not found.mapped:
+        given, found.overrides = {**found.overrides, **given}, {}
+    checked = check(found.spec, chosen, folder, {**found.overrides, **given} if not (over or found.mapped) else given)
+    if over or found.mapped:
+        spec, warnings = without_lists(found.spec, {n: checked.output_port(r) for n, r in checked.outputs.items()})
+        inside = {f"{EACH}/{name}": value for name, value in given.items()}
+        checked = check(map_over(spec, over or found.mapped), chosen, folder, {**found.overrides, **inside})
+        checked.warnings.extend(warnings)
+    opened = Store(store or default_folder())
+    return Session(
+        checked, opened, devices.resolve(device), dtype, found.remembered, models=chosen, models_folder=folder
+    )  # fmt: skip
 
 
-def _read(graph: str) -> tuple[GraphSpec, dict[str, Any], dict[str, Any], str | None]:
+@dataclass
+class _Found:
+    """A graph that the user named, and what a record of an earlier run brings along."""
+
+    spec: GraphSpec
+    remembered: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    mapped: Sequence[str] = ()
+
+
+def _read(graph: str) -> _Found:
     path = Path(graph)
     if path.suffix.lower() not in (".png", ".json"):
         found = find_graph(graph)
-        return load_spec(found), {}, {}, None
+        return _Found(load_spec(found))
     from graphflow.provenance import read
 
     record = read(path)
@@ -129,7 +157,7 @@ def _read(graph: str) -> tuple[GraphSpec, dict[str, Any], dict[str, Any], str | 
     spec = parse_spec(record.text, path.name, library=record.files)
     values = {name: value for name, entry in record.inputs.items() if (value := _remembered(entry)) is not None}
     preset = record.preset if isinstance(record.preset, str) else None
-    return spec, values, record.overrides, preset
+    return _Found(spec, values, record.overrides, preset, record.mapped)
 
 
 def _remembered(entry: InputRecord) -> Any:

@@ -91,6 +91,7 @@ class GraphSpec:
             ``shipped:``.
         mapped: inputs over which the user runs the whole graph (``--map``).
         library: sub-graphs by place, when they come out of a record instead of files.
+        subgraphs: those that stand in no file, by what `uses:` says.
     """
 
     name: str
@@ -106,6 +107,7 @@ class GraphSpec:
     place: str = ""
     mapped: tuple[str, ...] = ()
     library: Mapping[str, str] | None = None
+    subgraphs: Mapping[str, GraphSpec] = field(default_factory=dict)
 
 
 def load_spec(path: Path, name: str | None = None) -> GraphSpec:
@@ -141,6 +143,8 @@ def load_subgraph(parent: GraphSpec, uses: str, mark: Mark) -> GraphSpec | None:
     Raises:
         InvalidError: there is no such file, or it is no graph.
     """
+    if uses in parent.subgraphs:
+        return parent.subgraphs[uses]
     if not uses.endswith((".yaml", ".yml")):
         if uses not in shipped_graphs():
             return None

@@ -1,19 +1,20 @@
-"""Commands that work on one graph: run, plan, why, check, dag, show."""
+"""The command line's root, and the options that several commands share. The commands stand in the modules beside it."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphflow.errors import InvalidError, UsageError, WouldRunError
+from graphflow.errors import UsageError
 from graphflow.session import Session, open_session
 from graphflow.yamlfile import read_text, scalar
+
+if TYPE_CHECKING:
+    from graphflow.placing import CodePolicy
+    from graphflow.run import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,15 +42,56 @@ NodeFiles = Annotated[list[Path], typer.Option("--nodes", help="a Python file wi
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
+Over = Annotated[
+    list[str],
+    typer.Option(
+        "--map", metavar="INPUT[=FILES]", help="run once for each file of a folder or a glob; may be repeated"
+    ),
+]
+Refresh = Annotated[list[str], typer.Option("--refresh", metavar="NODE", help="compute a node again; may be repeated")]
+Until = Annotated[list[str], typer.Option("--until", metavar="NODE", help="stop at a node, and write what it gives")]
+Code = Annotated[
+    str, typer.Option("--code", help="results of changed source code of the same version: warn, or strict (run again)")
+]
+
+
 def session_of(
-    graph: str, settings: list[str], models: str | None, device: str, dtype: str, store: Path | None, nodes: list[Path]
+    graph: str,
+    settings: list[str],
+    models: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    store: Path | None = None,
+    nodes: Sequence[Path] = (),
+    over: Sequence[str] = (),
 ) -> Session:
     """Open a graph with the options that the commands share."""
-    values = {name: _yaml_value(text, f"--set {name}") for name, text in _pairs(settings, "--set").items()}
-    return open_session(graph, models, values, store, device, dtype, nodes)
+    values = {name: yaml_value(text, f"--set {name}") for name, text in pairs(settings, "--set").items()}
+    return open_session(graph, models, values, store, device, dtype, nodes, [o.partition("=")[0] for o in over])
 
 
-def _pairs(texts: list[str], option: str) -> dict[str, str]:
+def inputs_of(given: list[str], over: list[str]) -> dict[str, str]:
+    """The values of ``-i name=value`` and ``--map name=files``."""
+    return pairs([*given, *(o for o in over if "=" in o)], "-i")
+
+
+def options_of(
+    until: list[str], refresh: list[str], code: str, keep_going: bool = False, only: bool = False
+) -> Options:
+    """How to run.
+
+    Raises:
+        UsageError: the code policy is unknown.
+    """
+    from graphflow.run import Options
+
+    policies: dict[str, CodePolicy] = {"warn": "warn", "strict": "strict"}
+    if code not in policies:
+        raise UsageError(f"--code {code}: expected one of {', '.join(policies)}")
+    return Options(tuple(until), only, frozenset(refresh), keep_going, policies[code])
+
+
+def pairs(texts: list[str], option: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -61,181 +103,14 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
     return pairs
 
 
-def _yaml_value(text: str, name: str) -> Any:
+def yaml_value(text: str, name: str) -> Any:
     """A value as a graph file would have it: ``3``, ``true``, ``[1, 2]``, ``"3"``; everything else is text."""
     from graphflow.spec import plain
 
     return plain(read_text(text, name)) if text.startswith(("[", "{", '"', "'")) else scalar(text)
 
 
-@app.command()
-def run(
-    graph: GraphName,
-    input: Inputs = [],  # noqa: B006  typer reads the default, nobody changes it
-    set: Settings = [],  # noqa: B006
-    models: Models = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    store: StoreFolder = None,
-    nodes: NodeFiles = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", help="out folder; default runs/GRAPH-001, -002, …")] = None,
-    metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="embed provenance in PNG outputs")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
-    json_: Json = False,
-) -> None:
-    """Run a graph; finished intermediates come from the store."""
-    from graphflow import outputs
-    from graphflow.cli.progress import progress
-    from graphflow.events import Bus, JsonLines
-
-    session = session_of(graph, set, models, device, dtype, store, nodes)
-    runner = session.runner(_pairs(input, "-i"))
-    folder = out or outputs.next_folder(Path("runs"), session.graph.name)
-    outputs.prepare(folder)
-    for warning in session.graph.warnings:
-        print(warning, file=sys.stderr)
-    with ExitStack() as stack:
-        log = stack.enter_context(JsonLines(folder / "events.jsonl"))
-        display = stack.enter_context(progress(quiet or json_))
-        runner.emit = Bus(log, display)
-        try:
-            done = runner.run()
-        except BaseException:
-            if runner.begun:
-                outputs.write_index(runner.record, folder, runner.stored_value)
-            raise
-    written = outputs.write(done, folder, metadata)
-    outputs.write_index(done.record, folder, runner.stored_value)
-    if json_:
-        print(done.record.model_dump_json(indent=1))
-    else:
-        for path in [*written, folder / outputs.REPORT]:
-            print(path)
-
-
-@app.command()
-def plan(
-    graph: GraphName,
-    input: Inputs = [],  # noqa: B006
-    set: Settings = [],  # noqa: B006
-    models: Models = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    store: StoreFolder = None,
-    nodes: NodeFiles = [],  # noqa: B006
-    check: Annotated[bool, typer.Option("--check", help="exit with code 4 when something would run")] = False,
-    json_: Json = False,
-) -> None:
-    """Say what a run would do: cached, run or maybe, each with a reason. Nothing is computed or loaded."""
-    session = session_of(graph, set, models, device, dtype, store, nodes)
-    made = session.runner(_pairs(input, "-i")).plan()
-    if json_:
-        print(json.dumps({n: vars(p) for n, p in made.nodes.items()}, indent=1))
-    else:
-        from graphflow.cli.tables import plan_table
-
-        plan_table(made, session.graph)
-    if check and (would := [n for n, p in made.nodes.items() if p.status != "cached"]):
-        raise WouldRunError(f"{len(would)} node(s) would run: {', '.join(would)}")
-
-
-@app.command()
-def why(
-    graph: GraphName,
-    node: Annotated[str, typer.Argument(help="a node of the graph")],
-    input: Inputs = [],  # noqa: B006
-    set: Settings = [],  # noqa: B006
-    models: Models = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    store: StoreFolder = None,
-    nodes: NodeFiles = [],  # noqa: B006
-) -> None:
-    """Say why a node is cached or must run: which parameter, input or model changed, and where it comes from."""
-    session = session_of(graph, set, models, device, dtype, store, nodes)
-    print("\n".join(session.why(node, **_pairs(input, "-i"))))
-
-
-@app.command()
-def check(
-    graph: GraphName,
-    set: Settings = [],  # noqa: B006
-    models: Models = None,
-    nodes: NodeFiles = [],  # noqa: B006
-    format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
-) -> None:
-    """Check a graph completely: all errors at once, nothing is loaded."""
-    from graphflow.errors import Diagnostic
-
-    printers: dict[str, Callable[[list[Diagnostic]], str]] = {
-        "text": lambda found: "\n".join(map(str, found)),
-        "json": lambda found: json.dumps([_diagnostic_json(d) for d in found], indent=1),
-        "github": lambda found: "\n".join(_github_line(d) for d in found),
-    }
-    if format not in printers:
-        raise UsageError(f"--format {format}: expected one of {', '.join(printers)}")
-    try:
-        session = session_of(graph, set, models, "cpu", "float32", None, nodes)
-    except InvalidError as error:
-        print(printers[format](error.diagnostics))
-        raise typer.Exit(error.exit_code) from error
-    found = session.graph.warnings
-    if found or format == "json":
-        print(printers[format](found))
-    if format == "text":
-        print(f"{graph}: {len(session.graph.nodes)} nodes, no errors")
-
-
-@app.command()
-def dag(
-    graph: GraphName,
-    set: Settings = [],  # noqa: B006
-    models: Models = None,
-    nodes: NodeFiles = [],  # noqa: B006
-    format: Annotated[str, typer.Option("--format", help="tree, mermaid or dot")] = "tree",
-) -> None:
-    """Draw a graph."""
-    from graphflow import draw
-
-    drawers = {"tree": draw.tree, "mermaid": draw.mermaid, "dot": draw.dot}
-    if format not in drawers:
-        raise UsageError(f"--format {format}: expected one of {', '.join(drawers)}")
-    session = session_of(graph, set, models, "cpu", "float32", None, nodes)
-    print(drawers[format](session.graph))
-
-
-@app.command()
-def show(
-    file: Annotated[Path, typer.Argument(help="a PNG or run.json that graphflow wrote")],
-    json_: Json = False,
-) -> None:
-    """Show how a picture was made: graph, inputs, parameters, models, nodes."""
-    from graphflow.provenance import read
-
-    record = read(file)
-    if record is None:
-        raise UsageError(f"{file} was not made by graphflow: it holds no record")
-    if json_:
-        print(record.model_dump_json(indent=1))
-    else:
-        from graphflow.cli.tables import record_page
-
-        record_page(record)
-
-
-def _diagnostic_json(found: Any) -> dict[str, Any]:
-    mark = found.mark
-    return {
-        "file": mark.file, "line": mark.line, "column": mark.column, "code": found.code, "severity": found.severity,
-        "message": found.message, "hint": found.hint,
-    }  # fmt: skip
-
-
-def _github_line(found: Any) -> str:
-    text = f"{found.code} {found.message}" + (f" ({found.hint})" if found.hint else "")
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{found.severity} file={found.mark.file},line={found.mark.line},col={found.mark.column}::{escaped}"
-
-
-from graphflow.cli import authors, cache, catalogue  # noqa: E402, F401  register their commands on `app`
-from graphflow.cli import schema as _schema  # noqa: E402, F401
+# Each registers its commands on `app`; help lists them in this order.
+from graphflow.cli import running  # noqa: E402, F401, I001
+from graphflow.cli import planning, records  # noqa: E402, F401
+from graphflow.cli import authors, cache, catalogue, schema  # noqa: E402, F401

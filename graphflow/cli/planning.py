@@ -1,0 +1,143 @@
+"""Commands that look at a graph without running it: plan, why, check, dag."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from graphflow.cli.app import (
+    Code,
+    Device,
+    Dtype,
+    GraphName,
+    Inputs,
+    Json,
+    Models,
+    NodeFiles,
+    Over,
+    Refresh,
+    Settings,
+    StoreFolder,
+    Until,
+    app,
+    inputs_of,
+    options_of,
+    session_of,
+)  # fmt: skip
+from graphflow.errors import InvalidError, UsageError, WouldRunError
+
+
+@app.command()
+def plan(
+    graph: GraphName,
+    input: Inputs = [],  # noqa: B006
+    set: Settings = [],  # noqa: B006
+    models: Models = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    store: StoreFolder = None,
+    nodes: NodeFiles = [],  # noqa: B006
+    map: Over = [],  # noqa: B006
+    until: Until = [],  # noqa: B006
+    refresh: Refresh = [],  # noqa: B006
+    code: Code = "warn",
+    check: Annotated[bool, typer.Option("--check", help="exit with code 4 when something would run")] = False,
+    json_: Json = False,
+) -> None:
+    """Say what a run would do: cached, run or maybe, each with a reason. Nothing is computed or loaded."""
+    session = session_of(graph, set, models, device, dtype, store, nodes, map)
+    made = session.runner(inputs_of(input, map), options=options_of(until, refresh, code)).plan()
+    for warning in (*session.store.warnings, *made.warnings):
+        print(f"warning: {warning}", file=sys.stderr)
+    if json_:
+        print(json.dumps({n: vars(p) for n, p in made.nodes.items()}, indent=1))
+    else:
+        from graphflow.cli.tables import plan_table
+
+        plan_table(made, session.graph)
+    if check and (would := [n for n, p in made.nodes.items() if p.status != "cached"]):
+        raise WouldRunError(f"{len(would)} node(s) would run: {', '.join(would)}")
+
+
+@app.command()
+def why(
+    graph: GraphName,
+    node: Annotated[str, typer.Argument(help="a node of the graph")],
+    input: Inputs = [],  # noqa: B006
+    set: Settings = [],  # noqa: B006
+    models: Models = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    store: StoreFolder = None,
+    nodes: NodeFiles = [],  # noqa: B006
+    map: Over = [],  # noqa: B006
+) -> None:
+    """Say why a node is cached or must run: which parameter, input or model changed, and where it comes from."""
+    session = session_of(graph, set, models, device, dtype, store, nodes, map)
+    print("\n".join(session.why(node, **inputs_of(input, map))))
+
+
+@app.command()
+def check(
+    graph: GraphName,
+    set: Settings = [],  # noqa: B006
+    models: Models = None,
+    nodes: NodeFiles = [],  # noqa: B006
+    format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
+) -> None:
+    """Check a graph completely: all errors at once, nothing is loaded."""
+    from graphflow.errors import Diagnostic
+
+    printers: dict[str, Callable[[list[Diagnostic]], str]] = {
+        "text": lambda found: "\n".join(map(str, found)),
+        "json": lambda found: json.dumps([_diagnostic_json(d) for d in found], indent=1),
+        "github": lambda found: "\n".join(_github_line(d) for d in found),
+    }
+    if format not in printers:
+        raise UsageError(f"--format {format}: expected one of {', '.join(printers)}")
+    try:
+        session = session_of(graph, set, models, nodes=nodes)
+    except InvalidError as error:
+        print(printers[format](error.diagnostics))
+        raise typer.Exit(error.exit_code) from error
+    found = session.graph.warnings
+    if found or format == "json":
+        print(printers[format](found))
+    if format == "text":
+        print(f"{graph}: {len(session.graph.nodes)} nodes, no errors")
+
+
+@app.command()
+def dag(
+    graph: GraphName,
+    set: Settings = [],  # noqa: B006
+    models: Models = None,
+    nodes: NodeFiles = [],  # noqa: B006
+    format: Annotated[str, typer.Option("--format", help="tree, mermaid or dot")] = "tree",
+) -> None:
+    """Draw a graph."""
+    from graphflow import draw
+
+    drawers = {"tree": draw.tree, "mermaid": draw.mermaid, "dot": draw.dot}
+    if format not in drawers:
+        raise UsageError(f"--format {format}: expected one of {', '.join(drawers)}")
+    session = session_of(graph, set, models, nodes=nodes)
+    print(drawers[format](session.graph))
+
+
+def _diagnostic_json(found: Any) -> dict[str, Any]:
+    mark = found.mark
+    return {
+        "file": mark.file, "line": mark.line, "column": mark.column, "code": found.code, "severity": found.severity,
+        "message": found.message, "hint": found.hint,
+    }  # fmt: skip
+
+
+def _github_line(found: Any) -> str:
+    text = f"{found.code} {found.message}" + (f" ({found.hint})" if found.hint else "")
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{found.severity} file={found.mark.file},line={found.mark.line},col={found.mark.column}::{escaped}"

@@ -1,0 +1,120 @@
+"""The command that runs a graph, once or over a sweep."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphflow.cli.app import (
+    Code,
+    Device,
+    Dtype,
+    GraphName,
+    Inputs,
+    Json,
+    Models,
+    NodeFiles,
+    Over,
+    Refresh,
+    Settings,
+    StoreFolder,
+    Until,
+    app,
+    inputs_of,
+    options_of,
+    session_of,
+)  # fmt: skip
+from graphflow.errors import GraphflowError, UsageError
+
+if TYPE_CHECKING:
+    from graphflow.run import Run, Runner
+
+
+@app.command()
+def run(
+    graph: GraphName,
+    input: Inputs = [],  # noqa: B006  typer reads the default, nobody changes it
+    set: Settings = [],  # noqa: B006
+    models: Models = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    store: StoreFolder = None,
+    nodes: NodeFiles = [],  # noqa: B006
+    map: Over = [],  # noqa: B006
+    sweep: Annotated[
+        list[str],
+        typer.Option("--sweep", metavar="TARGET=A,B", help="run every combination of values; may be repeated"),
+    ] = [],  # noqa: B006
+    until: Until = [],  # noqa: B006
+    only: Annotated[
+        list[str], typer.Option("--only", metavar="NODE", help="run nothing but a node: what it needs must be cached")
+    ] = [],  # noqa: B006
+    refresh: Refresh = [],  # noqa: B006
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="go on with what does not need a node or element that failed")
+    ] = False,
+    code: Code = "warn",
+    out: Annotated[Path | None, typer.Option("--out", help="out folder; default runs/GRAPH-001, -002, …")] = None,
+    metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="embed provenance in PNG outputs")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    json_: Json = False,
+) -> None:
+    """Run a graph; finished intermediates come from the store."""
+    from graphflow import outputs
+
+    if only and until:
+        raise UsageError("--only and --until exclude each other")
+    if sweep and json_:
+        raise UsageError("--sweep has no --json: its table is sweep.csv in the out folder")
+    options = options_of(only or until, refresh, code, keep_going, bool(only))
+    given = inputs_of(input, map)
+    session = session_of(graph, set, models, device, dtype, store, nodes, map)
+    if sweep:
+        from graphflow.cli.sweep import Sweeper
+
+        Sweeper(session, given, options, sweep, out, metadata, quiet).run()
+        return
+    runner = session.runner(given, options=options)
+    folder = out or outputs.next_folder(Path("runs"), session.graph.name)
+    outputs.prepare(folder)
+    for warning in session.graph.warnings:
+        print(warning, file=sys.stderr)
+    done, written = run_into(runner, folder, metadata, quiet or json_)
+    if json_:
+        print(done.record.model_dump_json(indent=1))
+    else:
+        for path in [*written, folder / outputs.REPORT]:
+            print(path)
+    if done.failures:
+        raise GraphflowError(failure_text(done.failures))
+
+
+def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:
+    """Run, and write outputs, record and report into an existing folder; record and report also when it fails."""
+    from graphflow import outputs
+    from graphflow.cli.progress import progress
+    from graphflow.events import Bus, JsonLines
+
+    with ExitStack() as stack:
+        log = stack.enter_context(JsonLines(folder / "events.jsonl"))
+        display = stack.enter_context(progress(quiet))
+        runner.emit = Bus(log, display)
+        try:
+            done = runner.run()
+        except BaseException:
+            if runner.begun:
+                outputs.write_index(runner.record, folder, runner.stored_value)
+            raise
+    written = outputs.write(done, folder, metadata)
+    outputs.write_index(done.record, folder, runner.stored_value)
+    return done, written
+
+
+def failure_text(failures: dict[str, str]) -> str:
+    """The failures of a run that went on: how many, and each by name."""
+    lines = [f"  {name}: {message}" for name, message in failures.items()]
+    return "\n".join([f"{len(failures)} of the nodes failed, the others are done:", *lines])
