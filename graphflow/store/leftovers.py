@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from graphflow.store.base import GRAIN
 from graphflow.store.files import newest
 from graphflow.store.owners import lives, remove_owner
-from graphflow.store.upkeep import Upkeep
+from graphflow.store.upkeep import SOUND, Upkeep
 
 T = TypeVar("T")
 BATCH = 200  # removals in a transaction, so that no other process waits for long
@@ -26,9 +26,7 @@ ASIDE_AGE = 30 * 86400.0
 OWNERS = "SELECT id, host, pid, started, beat FROM owners"
 RUNS = """SELECT r.began, o.host, o.pid, o.started, o.beat FROM runs r JOIN owners o ON o.id = r.owner
 WHERE typeof(r.began) = 'real'"""
-# Rows that hold what no row may hold are rot: nobody can read them, and `verify` removes them.
-BLOBS = """SELECT digest, codec, size, used, input, inline IS NOT NULL, clock FROM blobs WHERE typeof(digest) = 'text'
-AND typeof(codec) = 'text' AND typeof(size) = 'integer' AND typeof(used) = 'real' AND typeof(clock) = 'real'"""
+BLOBS = f"SELECT digest, codec, size, used, input, inline IS NOT NULL, clock FROM blobs WHERE {SOUND}"
 _OWNED = re.compile(r"([0-9a-f]{16})-")
 _ASIDE = re.compile(r"index\.(damaged|layout-\d+)-.*\.sqlite")
 

@@ -13,6 +13,10 @@ from graphflow.errors import DamagedBlobError, UsageError, did_you_mean
 from graphflow.store.leases import Leases
 from graphflow.store.records import COLUMNS, file_mark, parts_of, result_of
 
+# A row of a blob that holds what no row may hold is rot: nobody can read it, and `verify` removes it.
+SOUND = """typeof(digest) = 'text' AND length(digest) = 40 AND digest NOT GLOB '*[^0-9a-f]*' AND typeof(codec) = 'text'
+AND typeof(size) = 'integer' AND typeof(used) = 'real' AND typeof(clock) = 'real'"""
+
 
 class Upkeep(Leases):
     """File digests, checkpoints, pins and checks of a store."""
@@ -87,7 +91,7 @@ class Upkeep(Leases):
 
     def usage(self) -> list[tuple[str, int, int]]:
         """Codec, number of blobs and bytes, largest first."""
-        sql = "SELECT codec, COUNT(*), SUM(size) FROM blobs GROUP BY codec ORDER BY SUM(size) DESC"
+        sql = f"SELECT codec, COUNT(*), SUM(size) FROM blobs WHERE {SOUND} GROUP BY codec ORDER BY SUM(size) DESC"
         return [(str(codec), int(count), int(size)) for codec, count, size in self.index.rows(sql)]
 
     def total_bytes(self) -> int:
@@ -103,12 +107,14 @@ class Upkeep(Leases):
     def verify(self) -> Iterator[str]:
         """Read everything; yield a line for each damaged entry, which is dropped, so that it is computed again."""
         if problems := self.index.check():
-            yield f"the index is damaged: {problems[0]}"
             self.index.replace(problems[0])
+            yield f"the index was damaged: {problems[0]}"
         yield from self._verify_results()
+        if count := self.index.statement("forgetting damaged values", f"DELETE FROM blobs WHERE NOT ({SOUND})"):
+            yield f"entries of values were altered: {count}"
         for digest, codec in self.index.rows("SELECT digest, codec FROM blobs"):
             try:
-                self._load(str(digest), codec)
+                self._load(digest, codec)
             except DamagedBlobError as error:
                 yield str(error)
 

@@ -276,8 +276,8 @@ class Values(Base):
 
     def _forget_blob(self, digest: str, row: Any, reason: str) -> NoReturn:
         # Only the entry that was read: another process may have mended it meanwhile.
-        sql = "DELETE FROM blobs WHERE digest = ? AND hash IS ? AND used IS ?"
-        self.index.statement("forgetting a damaged value", sql, (digest, row[2], row[4]))
+        sql = "DELETE FROM blobs WHERE digest = ? AND used = ?"
+        self.index.statement("forgetting a damaged value", sql, (digest, row[4]))
         raise DamagedBlobError(f"the stored value {digest[:12]} is damaged: {reason}")
 
     def _present(self, digest: str) -> bool:

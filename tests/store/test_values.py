@@ -1,10 +1,11 @@
-"""The store: content addressed, whole or absent, shared."""
+"""Values in the store: content addressed, whole or absent."""
 
 from __future__ import annotations
 
-import multiprocessing
+import errno
 import sqlite3
-import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import PIL.Image
 import pytest
 import torch
 
-from graphflow.codecs import CODECS, digest_json
+from graphflow.codecs import CODECS
 from graphflow.errors import DamagedBlobError, StoreError
 from graphflow.ports import TextCond, Trajectory
-from graphflow.store import Result, Store
+from graphflow.store import Result, Store, Stored
 
 VALUES = {
     "json": {"a": [1, 2.5, "ü", None, True]},
@@ -93,16 +94,6 @@ def test_a_picture_loses_its_metadata(store: Store, tmp_path: Path) -> None:
     assert b"private" not in store.path(stored.digest, "image").read_bytes()
 
 
-def test_results_are_found_by_key(store: Store) -> None:
-    parts = {"kind": "k", "parameters": {"b": 1, "a": 2}}
-    value = store.put("text", "json")
-    store.record(Result(digest_json(parts), "k", "g", "n", parts, {"out": value}, 1.5, time.time()))
-    found = store.result(digest_json({"parameters": {"a": 2, "b": 1}, "kind": "k"}))
-    assert found is not None
-    assert found.outputs == {"out": value}
-    assert store.result("0" * 40) is None
-
-
 def test_an_altered_index_entry_is_not_served(store: Store) -> None:
     stored = store.put("text", "json")
     store.close()
@@ -115,43 +106,79 @@ def test_an_altered_index_entry_is_not_served(store: Store) -> None:
     assert not reopened.has(stored)
 
 
-def test_a_store_of_another_layout_is_refused(store: Store) -> None:
-    store.close()
-    with sqlite3.connect(store.folder / "index.sqlite") as db:
-        db.execute("PRAGMA user_version=99")
-    db.close()
-    with pytest.raises(StoreError, match="has layout 99"):
-        Store(store.folder)
+def test_a_value_of_another_codec_is_not_served(store: Store) -> None:
+    stored = store.put(VALUES["tensor"], "tensor")
+    with pytest.raises(DamagedBlobError, match="altered"):
+        store.load(Stored(stored.digest, "text_cond"))
 
 
-def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="can't be opened"):
-        Store(tmp_path / "file" / "store")
+def test_a_list_is_read_one_element_at_a_time(store: Store) -> None:
+    alive: list[weakref.ref[PIL.Image.Image]] = []
+
+    def pictures() -> Iterator[PIL.Image.Image]:
+        for i in range(100):
+            assert sum(r() is not None for r in alive) <= 2
+            image = PIL.Image.new("L", (4, 4), i)
+            alive.append(weakref.ref(image))
+            yield image
+
+    stored = store.put(pictures(), "image", is_list=True)
+    assert len(stored.digests) == 100
+    assert store.load(stored)[99].getpixel((0, 0)) == 99
 
 
-def _write_many(folder: Path, start: int) -> None:
-    store = Store(folder)
-    for i in range(60):
-        value = store.put({"n": i}, "json")
-        store.put(PIL.Image.new("RGB", (8, 8), (i, 0, 0)), "image")
-        store.record(Result(f"{start}-{i}", "k", "g", "n", {}, {"out": value}, 0.0, time.time()))
+def test_a_prepared_value_is_entered_with_its_result_or_not_at_all(store: Store) -> None:
+    image = PIL.Image.new("L", (4, 4), 7)
+    prepared = store.prepare(image, "image")
+    assert not store.has(prepared.stored)
+    prepared.discard()
+    assert not list((store.folder / "tmp").iterdir())
+    prepared = store.prepare(image, "image")
+    store.record(Result("a" * 40, "k", "g", "n", {}, {"out": prepared.stored}, 1.0, 1.0), [prepared])
+    assert same(store.load(prepared.stored), image)
+    assert not list((store.folder / "tmp").iterdir())
 
 
-def test_several_processes_write_one_store(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write_many, args=(store.folder, n)) for n in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [w.exitcode for w in workers] == [0, 0, 0]
-    assert len(store.all_results()) == 180
-    assert list(store.verify()) == []
+def test_a_value_that_is_only_digested_is_not_kept(store: Store) -> None:
+    described = store.describe([1, 2], "json", is_list=True)
+    assert not described.kept
+    assert not store.has(described)
+    assert store.put([1, 2], "json", is_list=True).items == described.items
+
+
+def test_what_is_no_json_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        store.prepare(float("nan"), "json")
+    with pytest.raises(TypeError, match="not JSON"):
+        store.prepare({1, 2}, "json")
+
+
+def test_a_full_disk_leaves_the_store_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(value: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CODECS["image"], "write", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        store.put(PIL.Image.new("L", (4, 4)), "image")
+    assert not list((store.folder / "tmp").iterdir())
+    assert store.usage() == []
+
+
+def test_long_json_is_a_file(store: Store) -> None:
+    stored = store.put("x" * 40_000, "json")
+    assert store.path(stored.digest, "json").stat().st_size == 40_002 == stored.bytes
+    assert store.load(stored) == "x" * 40_000
+    assert store.small(stored.digest) is None
+    assert store.small(store.put("short", "json").digest) == "'short'"
 
 
 def test_clear_removes_everything(store: Store) -> None:
-    store.put(VALUES["image"], "image")
+    stored = store.put(VALUES["image"], "image")
+    store.pin([stored.digest], "it")
+    store.checkpoint("a" * 40)
     assert store.clear() > 0
     assert store.usage() == []
-    assert not [p for p in (store.folder / "blobs").rglob("*") if p.is_file()]
+    assert store.pins() == {}
+    assert not [p for name in ("blobs", "checkpoints") for p in (store.folder / name).iterdir()]
+    assert store.load(store.put(VALUES["json"], "json")) == VALUES["json"]
