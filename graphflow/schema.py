@@ -146,7 +146,9 @@ def _kind_sections(cls: type[Node]) -> Schema:
         except TypeError:
             continue  # no port type: only a constant will do
         docs[name] = port.is_list, f"{port.describe()}, a parameter: {info.description}"
-    required = [p.name for p in cls.inputs().values() if p.role is None and not p.optional]
+    ports = [p.name for p in cls.inputs().values() if p.role is None and not p.optional]
+    required = [_required(name, "in", "map") for name in ports]
+    required += [_required(n, "with", "in", "map") for n, info in cls.model_fields.items() if info.is_required()]
     return _sections(docs, constants, required)
 
 
@@ -158,7 +160,11 @@ def _graph_sections(spec: GraphSpec) -> Schema:
         plain = _PLAIN.get(declared.type.name)
         if plain is not None:
             constants[name] = _input_constant(declared, plain)
-    required = [i.name for i in spec.inputs.values() if not i.has_default and i.name not in constants]
+    required = [
+        _required(name, "in", "map", *(["with"] if name in constants else []))
+        for name, declared in spec.inputs.items()
+        if not declared.has_default
+    ]
     return _sections(docs, constants, required)
 
 
@@ -168,8 +174,8 @@ def _input_constant(declared: InputSpec, plain: Schema) -> Schema:
     return _with_default(schema, declared.default) if declared.has_default else schema
 
 
-def _sections(docs: Mapping[str, tuple[bool, str]], constants: Schema, required: list[str]) -> Schema:
-    """The sections of a node, from its ports (whether a list, what it is), its constants and what must be connected."""
+def _sections(docs: Mapping[str, tuple[bool, str]], constants: Schema, required: list[Schema]) -> Schema:
+    """The sections of a node, from its ports and parameters (whether a list, what it is) and its constants."""
 
     def edge(is_list: bool, doc: str) -> Schema:
         return {"$ref": "#/definitions/edges" if is_list else "#/definitions/edge", "description": doc}
@@ -177,11 +183,16 @@ def _sections(docs: Mapping[str, tuple[bool, str]], constants: Schema, required:
     edges = {name: edge(is_list, doc) for name, (is_list, doc) in docs.items()}
     mapped = {name: edge(True, doc) for name, (_, doc) in docs.items()}
     then: Schema = {"properties": {"in": closed(edges), "map": closed(mapped), "with": closed(constants)}}
-    if required:
-        # With a `map:` a port is connected in either place; then the check says what is missing.
-        connected = {"required": ["in"], "properties": {"in": {"required": required}}}
-        then |= {"if": {"not": {"required": ["map"]}}, "then": connected}
-    return then
+    return then | ({"allOf": required} if required else {})
+
+
+def _required(name: str, section: str, *others: str) -> Schema:
+    """A name that must stand in a section, unless it stands in one of the others."""
+
+    def stands(where: str) -> Schema:
+        return {"required": [where], "properties": {where: {"required": [name]}}}
+
+    return {"if": {"not": {"anyOf": [stands(other) for other in others]}}, "then": stands(section)}
 
 
 def _kind_doc(cls: type[Node]) -> str:
