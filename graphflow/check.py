@@ -6,6 +6,7 @@ spaces, and finds cycles. It collects diagnostics as it goes, so that an author 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from graphflow import registry
 from graphflow.constants import read_constant
-from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean
+from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean, shown
 from graphflow.flatten import Flat, flatten
 from graphflow.graph import Graph, override
 from graphflow.models.preset import Preset, load_preset
@@ -25,9 +26,11 @@ from graphflow.node import Node
 from graphflow.ports import CONVERSIONS, ModelRole, Port, PortType
 from graphflow.scope import Scope, ScopeNode
 from graphflow.spaces import SpaceConflict, unify
-from graphflow.spec import Edge, GraphSpec, NodeSpec, Ref, load_subgraph, shipped_graphs
+from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref, load_subgraph, shipped_graphs, subgraph_place
 
-MAX_NESTING = 16
+MAX_NESTING, MAX_NODES = 16, 100_000
+LONGEST_CIRCLE = 20
+Shared = dict[tuple[str, int, str], Scope | None]
 _EDGE_LIKE = re.compile(r"([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
 
 
@@ -54,7 +57,7 @@ def check(
     preset = None
     if models is not None:
         preset = _preset(models, Mark("--models"), models_folder or Path(), problems)
-    scope = _Checker(spec, preset, problems, ()).check(own_preset=models is None)
+    scope = _Checker(spec, preset, problems, (), {}).check(own_preset=models is None)
     _stop_at(problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
@@ -108,12 +111,12 @@ def _preset(models: Any, mark: Mark, folder: Path | None, problems: list[Diagnos
 
 
 class _Checker:
-    """Checks one file; `stack` holds the places of the files that use it."""
+    """Checks one file; `stack` holds the places of the files that use it, `shared` what is checked already."""
 
     def __init__(
-        self, spec: GraphSpec, preset: Preset | None, problems: list[Diagnostic], stack: tuple[str, ...]
+        self, spec: GraphSpec, preset: Preset | None, problems: list[Diagnostic], stack: tuple[str, ...], shared: Shared
     ) -> None:
-        self.spec, self.problems, self.stack = spec, problems, (*stack, spec.place)
+        self.spec, self.problems, self.stack, self.shared = spec, problems, (*stack, spec.place), shared
         self.scope = Scope(spec, preset)
         self.good = True
 
@@ -126,6 +129,8 @@ class _Checker:
             unit = self.unit(node)
             if unit is not None:
                 self.scope.nodes[node.name] = ScopeNode(node, unit)
+        for declared in self.spec.inputs.values():
+            self.default(declared)
         for found in self.scope.nodes.values():
             self.node(found)
         for name, ref in self.spec.outputs.items():
@@ -133,34 +138,59 @@ class _Checker:
             if port is not None:
                 self.scope.output_ports[name] = port
         self.circles()
+        self.scope.size = sum(n.unit.size if isinstance(n.unit, Scope) else 1 for n in self.scope.nodes.values())
         return self.scope
+
+    def default(self, declared: InputSpec) -> None:
+        if declared.has_default and declared.type.codec == "json":
+            try:
+                read_constant(declared.default, declared)
+            except ValueError as error:
+                message = f"the default of input '{declared.name}' ({declared.describe()}) {error}"
+                self.problem(declared.mark, "GF130", message)
 
     def unit(self, node: NodeSpec) -> type[Node] | Scope | None:
         found = registry.find(node.uses)
         if found is not None:
             return found
-        try:
-            spec = load_subgraph(self.spec, node.uses, node.uses_mark)
-            if spec is not None:
-                return self.subgraph(node, spec)
-        except InvalidError as error:
-            self.problems.extend(error.diagnostics)
-            self.good = False
-            return None
+        place = subgraph_place(self.spec, node.uses)
+        if place is not None:
+            return self.subgraph(node, place)
         known = [*registry.all_kinds(), *shipped_graphs()]
-        hint = did_you_mean(node.uses, known) or "`graphflow nodes` lists all kinds"
-        self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind '{node.uses}'", hint)
+        broken = "; ".join(f"the pack {name} is broken: {reason}" for name, reason in registry.broken_packs.items())
+        hint = did_you_mean(node.uses, known) or broken or "`graphflow nodes` lists all kinds"
+        self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind {shown(node.uses)}", hint)
         return None
 
-    def subgraph(self, node: NodeSpec, spec: GraphSpec) -> Scope | None:
-        if spec.place in self.stack:
-            circle = " → ".join([*self.stack[self.stack.index(spec.place) :], spec.place])
+    def subgraph(self, node: NodeSpec, place: str) -> Scope | None:
+        """The graph that a node uses; one that is used several times is read and checked once."""
+        if place in self.stack:
+            circle = " → ".join([*self.stack[self.stack.index(place) :], place])
             self.problem(node.uses_mark, "GF117", f"graphs use each other in a circle: {circle}")
             return None
         if len(self.stack) > MAX_NESTING:
             self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
             return None
-        checker = _Checker(override(spec, node.inside), self.scope.preset, self.problems, self.stack)
+        same = (place, id(self.scope.preset), json.dumps(dict(node.inside), sort_keys=True, default=repr))
+        if same not in self.shared:
+            self.shared[same] = self.load(node)
+        found = self.shared[same]
+        self.good &= found is not None
+        if found is not None and found.size > MAX_NODES:
+            message = (
+                f"the graph {shown(node.uses)} has {found.size:,} nodes with its sub-graphs; at most {MAX_NODES:,}"
+            )
+            self.problem(node.uses_mark, "GF117", message)
+            return None
+        return found
+
+    def load(self, node: NodeSpec) -> Scope | None:
+        try:
+            spec = override(load_subgraph(self.spec, node.uses, node.uses_mark), node.inside)
+        except InvalidError as error:
+            self.problems.extend(error.diagnostics)
+            return None
+        checker = _Checker(spec, self.scope.preset, self.problems, self.stack, self.shared)
         return checker.check(own_preset=self.scope.preset is None)
 
     def node(self, node: ScopeNode) -> None:
@@ -198,7 +228,7 @@ class _Checker:
             return None
         if port is None:
             hint = did_you_mean(name, node.names) or f"{node.unit.kind} has: {', '.join(node.names)}"
-            self.problem(mark, "GF104", f"node '{node.spec.name}' has no input or parameter '{name}'", hint)
+            self.problem(mark, "GF104", f"node '{node.spec.name}' has no input or parameter {shown(name)}", hint)
         return port
 
     def source_port(self, ref: Ref, what: str) -> Port | None:
@@ -225,7 +255,7 @@ class _Checker:
                 return None  # what feeds it is wrong, and reported
             listed = ", ".join(f"{p.name}: {p.describe()}" for p in outputs.values())
             hint = did_you_mean(ref.port, outputs, ref.node + ".{}")
-            message = f"node '{ref.node}' has no output '{ref.port}'; it has: {listed}"
+            message = f"node '{ref.node}' has no output {shown(ref.port)}; it has: {listed}"
             self.problem(ref.mark, "GF103", message, hint)
             return None
         if not node.spec.mapped:
@@ -309,11 +339,11 @@ class _Checker:
                 hint = "ports are fed by edges, under 'in:'"
             else:
                 hint = did_you_mean(name, known) or f"{node.unit.kind} has: {', '.join(known) or 'none'}"
-            message = f"node '{spec.name}' ({node.unit.kind}) has no parameter '{name}'"
+            message = f"node '{spec.name}' ({node.unit.kind}) has no parameter {shown(name)}"
             self.problem(spec.parameter_marks[name], "GF107", message, hint)
         elif self.looks_like_edge(value):
             hint = f"to connect it, write 'in: {{{name}: {value}}}'"
-            message = f"'{spec.name}.{name}' is the text '{value}', not an edge"
+            message = f"'{spec.name}.{name}' is the text {shown(value)}, not an edge"
             self.problem(spec.parameter_marks[name], "GF109", message, hint)
         else:
             node.constants[name] = value
@@ -321,15 +351,16 @@ class _Checker:
     def parameters(self, node: ScopeNode, cls: type[Node]) -> None:
         spec = node.spec
         try:
-            cls.model_validate(node.constants)
+            # Strict, as JSON: "3" and true are no numbers here, a list may be a tuple.
+            cls.model_validate_json(json.dumps(node.constants), strict=True)
         except ValidationError as error:
             for found in error.errors():
                 name = str(found["loc"][0]) if found["loc"] else ""
                 if name in spec.inputs and found["type"] == "missing":
                     continue
                 where = spec.parameter_marks.get(name, spec.mark)
-                shown = "nothing" if found["type"] == "missing" else repr(found["input"])
-                message = f"'{spec.name}.{name}': {found['msg'].lower()}, found {shown}"
+                given = "nothing" if found["type"] == "missing" else shown(found["input"])
+                message = f"'{spec.name}.{name}': {found['msg'].lower()}, found {given}"
                 info = cls.model_fields.get(name)
                 self.problem(where, "GF108", message, info.description or "" if info else "")
 
@@ -353,6 +384,8 @@ class _Checker:
         except CycleError as error:
             circle = list(reversed(error.args[1]))
             mark = self.spec.nodes[circle[0]].mark
+            if len(circle) > LONGEST_CIRCLE:
+                circle = [*circle[: LONGEST_CIRCLE - 2], "…", circle[-1]]
             self.problem(mark, "GF110", f"nodes feed each other in a circle: {' → '.join(circle)}")
 
     def looks_like_edge(self, value: Any) -> bool:

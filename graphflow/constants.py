@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphflow.codecs import CODECS
+from graphflow.errors import shown
 from graphflow.spec import InputSpec
 from graphflow.yamlfile import read_text, scalar
 
@@ -27,7 +28,7 @@ def read_constant(value: Any, declared: InputSpec, typed: bool = False) -> Any:
         return _item(value, declared, typed)
     items = read_text(value, f"-i {declared.name}") if typed and isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"is {value!r}, expected a list such as [a, b]")
+        raise ValueError(f"is {shown(value)}, expected a list such as [a, b]")
     return [_item(item, declared, typed) for item in items]
 
 
@@ -35,14 +36,14 @@ def _item(value: Any, declared: InputSpec, typed: bool) -> Any:
     name = declared.type.name
     if name == "Text":
         if not isinstance(value, str):
-            raise ValueError(f"is {value!r}, expected text")
+            raise ValueError(f"is {shown(value)}, expected text")
         if declared.nonempty and not value.strip():
             raise ValueError("is empty, expected text")
         return value
     found: Any = scalar(value) if typed and isinstance(value, str) else value
     if name in _PYTHON:
         if not isinstance(found, _PYTHON[name]) or (isinstance(found, bool) and name != "bool"):
-            raise ValueError(f"is {value!r}, expected {name}")
+            raise ValueError(f"is {shown(value)}, expected {name}")
         return float(str(found)) if name == "float" else found
     if problem := CODECS[declared.type.codec].check(found):
         raise ValueError(f"can't be used: {problem}")

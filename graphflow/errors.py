@@ -16,8 +16,11 @@ Cancelled (a BaseException, like KeyboardInterrupt) ends a run with exit code 13
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+MANY_CHOICES, LONGEST_NAME, LONGEST_QUOTE = 200, 100, 80
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_./"
 
 
 @dataclass(frozen=True, order=True)
@@ -107,8 +110,35 @@ class Cancelled(BaseException):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice that `name` was probably meant to be, or None."""
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    known = list(choices)
+    if len(name) > LONGEST_NAME:
+        return None
+    if len(known) > MANY_CHOICES:  # comparing with each would take seconds when a thousand names are wrong
+        there = set(known)
+        return next((found for found in _one_slip_away(name) if found in there), None)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def _one_slip_away(name: str) -> Iterator[str]:
+    """Everything that one slip makes of a name: two letters swapped, one left out, wrong, or too many."""
+    parts = [(name[:i], name[i:]) for i in range(len(name) + 1)]
+    for head, tail in parts:
+        if len(tail) > 1:
+            yield head + tail[1] + tail[0] + tail[2:]
+        if tail:
+            yield head + tail[1:]
+    for head, tail in parts:
+        for letter in _LETTERS:
+            yield head + letter + tail
+            if tail:
+                yield head + letter + tail[1:]
+
+
+def shown(value: object) -> str:
+    """A value as messages quote it: as Python writes it, long ones cut."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 2]}…{text[-1]}"
 
 
 def did_you_mean(name: str, choices: Iterable[str], form: str = "{}") -> str:

@@ -58,12 +58,16 @@ class ScopeNode:
 
 @dataclass
 class Scope:
-    """A graph file. As a node it has its inputs and outputs as ports, as a kind's class does."""
+    """A graph file. As a node it has its inputs and outputs as ports, as a kind's class does.
+
+    `size` counts its nodes and those of its sub-graphs.
+    """
 
     spec: GraphSpec
     preset: Preset | None
     nodes: dict[str, ScopeNode] = field(default_factory=dict)
     output_ports: dict[str, Port] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def kind(self) -> str:

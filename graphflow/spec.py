@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, did_you_mean
+from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, did_you_mean, shown
+from graphflow.migrate import NEWEST, version_problem
 from graphflow.ports import PORT_TYPES, PortType, type_by_name
 from graphflow.yamlfile import YamlList, YamlMap, mark_of, read_file, read_text
 
-FORMAT = 1
+FORMAT = NEWEST["graphflow"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EDGE = re.compile(rf"({_NAME.pattern})\.({_NAME.pattern})")
 RESERVED = frozenset({"inputs", "models", "outputs"})
@@ -137,38 +138,49 @@ def parse_spec(text: str, name: str, folder: Path | None = None, library: Mappin
     return replace(_Reader(name, folder, text).graph(read_text(text, name)), library=library)
 
 
-def load_subgraph(parent: GraphSpec, uses: str, mark: Mark) -> GraphSpec | None:
-    """The graph that a node of `parent` uses; None when `uses` is neither a file's name nor a shipped graph.
+def subgraph_place(parent: GraphSpec, uses: str) -> str | None:
+    """The place of the graph that a node of `parent` uses; None when `uses` is neither a file nor a shipped graph."""
+    if uses in parent.subgraphs:
+        return parent.subgraphs[uses].place
+    if uses.endswith((".yaml", ".yml")):
+        return posixpath.normpath(posixpath.join(posixpath.dirname(parent.place), uses))
+    return f"shipped:{uses}.yaml" if uses in shipped_graphs() else None
+
+
+def load_subgraph(parent: GraphSpec, uses: str, mark: Mark) -> GraphSpec:
+    """The graph that a node of `parent` uses; it has a place.
 
     Raises:
         InvalidError: there is no such file, or it is no graph.
     """
+    place = subgraph_place(parent, uses)
+    assert place is not None
     if uses in parent.subgraphs:
         return parent.subgraphs[uses]
-    if not uses.endswith((".yaml", ".yml")):
-        if uses not in shipped_graphs():
-            return None
-        place = f"shipped:{uses}.yaml"
-    elif PurePosixPath(uses).is_absolute() or PureWindowsPath(uses).is_absolute():
-        raise InvalidError(
-            [Diagnostic(mark, "GF117", f"{uses} is an absolute path", "expected one relative to this file")]
-        )
-    else:
-        place = posixpath.normpath(posixpath.join(posixpath.dirname(parent.place), uses))
+    if PurePosixPath(uses).is_absolute() or PureWindowsPath(uses).is_absolute():
+        raise _no_subgraph(mark, f"{shown(uses)} is an absolute path", "expected one relative to this file")
     if parent.library is not None:
         if place not in parent.library:
-            raise InvalidError([Diagnostic(mark, "GF117", f"the record does not hold the graph {place}")])
+            raise _no_subgraph(mark, f"the record does not hold the graph {shown(place)}")
         found = parse_spec(parent.library[place], place, None, parent.library)
-    elif place.startswith("shipped:") and not uses.endswith((".yaml", ".yml")):
+    elif not uses.endswith((".yaml", ".yml")):
         found = load_spec(shipped_graphs()[uses], uses)
     elif parent.folder is None:
-        raise InvalidError([Diagnostic(mark, "GF117", f"a picture's graph can't open the file {uses}")])
+        raise _no_subgraph(mark, f"a picture's graph can't open the file {shown(uses)}")
     else:
         path = parent.folder / uses
-        if not path.is_file():
-            raise InvalidError([Diagnostic(mark, "GF117", f"there is no graph file {path}")])
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):  # a name that no file system takes
+            there = False
+        if not there:
+            raise _no_subgraph(mark, f"there is no graph file {shown(str(path))}")
         found = load_spec(path)
     return replace(found, place=place)
+
+
+def _no_subgraph(mark: Mark, message: str, hint: str = "") -> InvalidError:
+    return InvalidError([Diagnostic(mark, "GF117", message, hint)])
 
 
 def shipped_graphs() -> dict[str, Path]:
@@ -207,11 +219,8 @@ class _Reader:
             raise InvalidError([Diagnostic(self.top, "GF010", f"a graph is a mapping, found {kind_of(data)}")])
         if "graphflow" not in data:
             self.problem(self.top, "GF011", "has no format version", "begin the file with 'graphflow: 1'")
-        elif data["graphflow"] != FORMAT or isinstance(data["graphflow"], bool):
-            mark = mark_of(data, "graphflow", self.top)
-            self.problem(
-                mark, "GF011", f"format version {data['graphflow']!r} is unknown; this graphflow reads {FORMAT}"
-            )
+        elif problem := version_problem("graphflow", data["graphflow"], self.name):
+            self.problem(mark_of(data, "graphflow", self.top), "GF011", *problem)
         known = ("graphflow", "title", "inputs", "models", "nodes", "outputs")
         self.unknown_keys(data, known, "a graph", allow_x=True)
         title = data.get("title", "")
@@ -250,7 +259,7 @@ class _Reader:
         out = []
         for key, entry in value.items():
             if not _NAME.fullmatch(key):
-                self.problem(value.key_marks[key], "GF012", f"'{key}' is no name: letters, digits and '_' only")
+                self.problem(value.key_marks[key], "GF012", f"{shown(key)} is no name: letters, digits and '_' only")
             elif section == "nodes" and key in RESERVED:
                 self.problem(value.key_marks[key], "GF012", f"a node can't be called '{key}': that name is reserved")
             else:
@@ -268,9 +277,9 @@ class _Reader:
         self.unknown_keys(value, ("type", "default", "doc", "nonempty"), f"input '{name}'")
         found = type_by_name(value["type"]) if isinstance(value.get("type"), str) else None
         if found is None:
-            shown = value.get("type", "nothing")
-            hint = did_you_mean(str(shown), PORT_TYPES) or f"types: {', '.join(PORT_TYPES)}, list[…]"
-            self.problem(mark_of(value, "type", mark), "GF013", f"input '{name}' has no type '{shown}'", hint)
+            given = value.get("type", "nothing")
+            hint = did_you_mean(str(given), PORT_TYPES) or f"types: {', '.join(PORT_TYPES)}, list[…]"
+            self.problem(mark_of(value, "type", mark), "GF013", f"input '{name}' has no type {shown(given)}", hint)
             return None
         doc = value.get("doc", "")
         nonempty = value.get("nonempty", False)
@@ -325,14 +334,14 @@ class _Reader:
         if isinstance(value, str) and (match := _EDGE.fullmatch(value)):
             return Ref(match[1], match[2], mark)
         hint = "constants stand under 'with:'" if what.startswith("'") else ""
-        self.problem(mark, "GF014", f"{what} is fed by node.port or inputs.name, found {value!r}", hint)
+        self.problem(mark, "GF014", f"{what} is fed by node.port or inputs.name, found {shown(value)}", hint)
         return None
 
     def unknown_keys(self, value: YamlMap, known: tuple[str, ...], what: str, allow_x: bool = False) -> None:
         for key in value:
             if key not in known and not (allow_x and key.startswith("x-")):
                 hint = did_you_mean(key, known) or f"{what} has: {', '.join(known)}"
-                self.problem(value.key_marks[key], "GF015", f"{what} has no key '{key}'", hint)
+                self.problem(value.key_marks[key], "GF015", f"{what} has no key {shown(key)}", hint)
 
     def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
         self.problems.append(Diagnostic(mark, code, message, hint))

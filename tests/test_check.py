@@ -109,7 +109,7 @@ def test_set_replaces_a_constant_or_an_edge() -> None:
     [
         ("- 1", "a graph is a mapping, found a list"),
         ("nodes: {}", "has no format version"),
-        ("graphflow: 2\nnodes: {}\noutputs: {}", "format version 2 is unknown"),
+        ("graphflow: 2\nnodes: {}\noutputs: {}", "format version 2 is too new"),
         ("graphflow: 1", "has no nodes"),
         ("graphflow: 1\nnoodles: {}", "did you mean nodes?"),
         ("graphflow: 1\ninputs: {x: {type: Imag}}", "did you mean Image?"),

@@ -94,7 +94,7 @@ def test_settings_reach_inside(store: Store, folder: Path) -> None:
     [
         ("{uses: parts/inner.yaml}", "g.yaml:3:5: GF106 'a.text' (Text) is not connected"),
         ("{uses: parts/none.yaml}", "g.yaml:3:15: GF117 there is no graph file"),
-        ("{uses: /etc/x.yaml}", "GF117 /etc/x.yaml is an absolute path"),
+        ("{uses: /etc/x.yaml}", "GF117 '/etc/x.yaml' is an absolute path"),
         ("{uses: parts/inner.yaml, with: {text: 3}}", "g.yaml:3:46: GF108 'a.text' (Text) is 3, expected text"),
         ("{uses: parts/inner.yaml, with: {text: a, tims: 3}}", "hint: did you mean times?"),
         ("{uses: parts/inner.yaml, in: {texd: inputs.x}}", "GF104 node 'a' has no input or parameter 'texd'"),

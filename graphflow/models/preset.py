@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean
+from graphflow import registry
+from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean, shown
+from graphflow.migrate import NEWEST, version_problem
 from graphflow.models.refs import Loader, ModelRef, loaders
 from graphflow.spec import kind_of, plain
 from graphflow.yamlfile import YamlMap, mark_of, read_file
 
-FORMAT = 1
+FORMAT = NEWEST["graphflow-preset"]
 SOURCES = ("hub", "path", "packaged", "endpoint")
 ENTRY_KEYS = ("loader", *SOURCES, "revision", "part", "dtype", "space", "options")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,39 +39,50 @@ def shipped_presets() -> dict[str, Path]:
     return {p.stem: p for p in sorted((Path(graphflow.graphs.__path__[0]) / "presets").glob("*.yaml"))}
 
 
-def load_preset(value: str | YamlMap, mark: Mark, folder: Path | None) -> Preset:
+def load_preset(value: str | YamlMap, mark: Mark, folder: Path | None, above: tuple[str, ...] = ()) -> Preset:
     """The preset that a graph names under `models:`, or a user after ``--models``.
 
     Args:
         value: a shipped name, the path of a preset file (relative to `folder`), or a mapping of models.
         mark: where that stands, for messages.
         folder: where relative paths begin; None when the graph may name no file (it came out of a picture).
+        above: the presets that extend this one.
 
     Raises:
         InvalidError: with every problem of the preset.
     """
     if isinstance(value, YamlMap):
-        return _Reader(mark, folder, inline=True).preset("inline", value)
+        return _Reader(mark, folder, inline=True, above=above).preset("inline", value)
     shipped = shipped_presets()
     if value in shipped:
-        return _read_preset_file(shipped[value], value)
+        return _read_preset_file(shipped[value], value, mark, above)
     if value.endswith((".yaml", ".yml")):
         if folder is None:
             hint = "name it yourself after --models"
             raise InvalidError([Diagnostic(mark, "GF121", f"a picture's graph can't open the file {value}", hint)])
-        return _read_preset_file(folder / value, Path(value).stem)
+        return _read_preset_file(folder / value, Path(value).stem, mark, above)
     hint = did_you_mean(value, shipped) or f"presets: {', '.join(shipped)}; or the path of a .yaml file"
-    raise InvalidError([Diagnostic(mark, "GF120", f"there is no preset '{value}'", hint)])
+    raise InvalidError([Diagnostic(mark, "GF120", f"there is no preset {shown(value)}", hint)])
 
 
-def _read_preset_file(path: Path, name: str) -> Preset:
+def _read_preset_file(path: Path, name: str, mark: Mark, above: tuple[str, ...]) -> Preset:
+    own = os.path.normpath(path)
+    if own in above:
+        circle = " → ".join(Path(p).name for p in (*above[above.index(own) :], own))
+        raise InvalidError([Diagnostic(mark, "GF126", f"presets extend each other in a circle: {circle}")])
     data = read_file(path)
     top = Mark(str(path))
     problems: list[Diagnostic] = []
     if not isinstance(data, YamlMap):
         raise InvalidError([Diagnostic(top, "GF010", f"a preset is a mapping, found {kind_of(data)}")])
-    if data.get("graphflow-preset") != FORMAT:
-        problems.append(Diagnostic(top, "GF011", f"begin a preset with 'graphflow-preset: {FORMAT}'"))
+    if "graphflow-preset" not in data:
+        problems.append(
+            Diagnostic(top, "GF011", f"begin a preset with 'graphflow-preset: {NEWEST['graphflow-preset']}'")
+        )
+    elif problem := version_problem("graphflow-preset", data["graphflow-preset"], str(path)):
+        problems.append(Diagnostic(mark_of(data, "graphflow-preset", top), "GF011", *problem))
+    if not isinstance(data.get("title", ""), str):
+        problems.append(Diagnostic(mark_of(data, "title", top), "GF010", "the title of a preset is text"))
     known = ("graphflow-preset", "title", "space", "extends", "models")
     for key in data:
         if key not in known and not key.startswith("x-"):
@@ -88,13 +102,16 @@ def _read_preset_file(path: Path, name: str) -> Preset:
     if "extends" in data:
         body["extends"] = data["extends"]
         body.value_marks["extends"] = data.value_marks["extends"]
-    preset = _Reader(top, path.parent, str(data.get("space", name))).preset(name, body)
+    preset = _Reader(top, path.parent, str(data.get("space", name)), above=(*above, own)).preset(name, body)
     return replace(preset, title=str(data.get("title", "")))
 
 
 class _Reader:
-    def __init__(self, mark: Mark, folder: Path | None, space: str | None = None, inline: bool = False) -> None:
-        self.mark, self.folder, self.space, self.inline = mark, folder, space, inline
+    def __init__(
+        self, mark: Mark, folder: Path | None, space: str | None = None, inline: bool = False,
+        above: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.mark, self.folder, self.space, self.inline, self.above = mark, folder, space, inline, above
         self.problems: list[Diagnostic] = []
 
     def preset(self, name: str, data: YamlMap) -> Preset:
@@ -103,7 +120,7 @@ class _Reader:
         if "extends" in data:
             where = mark_of(data, "extends", self.mark)
             if isinstance(data["extends"], str):
-                base = load_preset(data["extends"], where, self.folder).models
+                base = load_preset(data["extends"], where, self.folder, self.above).models
             else:
                 self.problem(where, "GF010", "'extends:' names a preset")
         known = loaders()
@@ -129,12 +146,20 @@ class _Reader:
         for key in entry:
             if key not in ENTRY_KEYS:
                 hint = did_you_mean(key, ENTRY_KEYS) or f"a model has: {', '.join(ENTRY_KEYS)}"
-                self.problem(entry.key_marks[key], "GF015", f"model '{name}' has no key '{key}'", hint)
+                self.problem(entry.key_marks[key], "GF015", f"model '{name}' has no key {shown(key)}", hint)
+            elif key != "options" and not isinstance(entry[key], str):
+                message = f"'{key}:' of model '{name}' is text, found {kind_of(entry[key])}"
+                self.problem(mark_of(entry, key, mark), "GF010", message)
+        if len(self.problems) > before:
+            return None
         loader = known.get(str(entry.get("loader")))
+        if loader is None:  # it may come with an installed pack
+            registry.import_packs()
+            loader = known.get(str(entry.get("loader")))
         if loader is None:
             where = mark_of(entry, "loader", mark)
             hint = did_you_mean(str(entry.get("loader")), known) or f"loaders: {', '.join(known)}"
-            self.problem(where, "GF122", f"model '{name}' names no known loader: {entry.get('loader')!r}", hint)
+            self.problem(where, "GF122", f"model '{name}' names no known loader: {shown(entry.get('loader'))}", hint)
         sources = [s for s in SOURCES if entry.get(s)]
         if len(sources) != 1:
             found = " and ".join(sources) or "none"
@@ -181,7 +206,12 @@ class _Reader:
             where = mark_of(entry, "path", mark)
             self.problem(where, "GF121", f"model '{name}' of a picture's graph can't open a path", "use --models")
             return None
-        return (self.folder / str(entry["path"])).resolve()
+        try:
+            return (self.folder / str(entry["path"])).resolve()
+        except (OSError, ValueError) as error:
+            where = mark_of(entry, "path", mark)
+            self.problem(where, "GF123", f"{shown(entry['path'])} is no path: {error}")
+            return None
 
     def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
         self.problems.append(Diagnostic(mark, code, message, hint))
