@@ -143,9 +143,11 @@ def test_the_schema_and_the_check_are_of_one_mind_about_mutants(tmp_path: Path) 
             continue  # the schema does not follow files
         codes = set(judge(files, tmp_path).codes)
         if not codes or codes <= of_the_file:
-            data = read_text(files[name].decode("utf-8-sig"), name)
+            found = errors(read_text(files[name].decode("utf-8-sig"), name))
+            if not codes:  # the check leaves defaults to the binding of inputs, and converts constants where it can
+                found = [e for e in found if not e.startswith("inputs/") and "/with/" not in e]
             seen[not codes] += 1
-            assert bool(errors(data)) == bool(codes), f"{codes}: {errors(data)}, see {tmp_path / name}"
+            assert bool(found) == bool(codes), f"{codes}: {found}, see {tmp_path / name}"
     assert min(seen.values()) > 30, seen
 
 
