@@ -101,7 +101,7 @@ def load_file(path: Path) -> None:
     for module in [m for m in sys.modules if m.startswith(package + ".") and (m == name or m not in _stamps)]:
         del sys.modules[module]
     try:
-        with _whole(path.name, lambda module: module == name):
+        with _whole(path.name, lambda module: module == name), _no_bytecode():
             importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise UsageError(f"--nodes: {_failure(path, error)}") from error
@@ -149,6 +149,16 @@ def _whole(pack: str, replaced: Callable[[str], bool]) -> Iterator[None]:
         raise
     if "torch" in sys.modules and not had_torch:
         _warn_of_torch(pack, [cls for kind, cls in _KINDS.items() if before.get(kind) is not cls])
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Import without leaving compiled files: those of an edit within the same second would pass for the next one."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _warn_of_torch(pack: str, classes: list[type[Node]]) -> None:

@@ -84,6 +84,13 @@ def test_a_changed_file_is_loaded_again_and_its_old_kinds_go(write: Write) -> No
     assert registry.find("mine.say") is None
 
 
+def test_an_edit_of_the_same_size_in_the_same_second_counts(write: Write, tmp_path: Path) -> None:
+    for value in ("x.text+'1'", "x.text+'2'", "x.text+'3'"):
+        registry.load_file(write(value=value))
+        assert result_of("mine.say") == f"a{value[-2]}"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
+
+
 def test_a_changed_helper_is_loaded_again(write: Write, tmp_path: Path) -> None:
     helper = tmp_path / "helper.py"
     helper.write_text("def change(text):\n    return text + text\n")
