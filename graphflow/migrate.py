@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,16 +87,17 @@ def rewrite(path: Path, text: str) -> Path:
     """
     path = path.resolve()
     backup = path.with_name(path.name + ".bak")
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with backup.open("xb") as out:
             out.write(path.read_bytes())
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-            new.write(text.encode("utf-8"))
-        shutil.copymode(path, new.name)
-        Path(new.name).replace(path)
+        new.write_bytes(text.encode("utf-8"))
+        shutil.copymode(path, new)
+        new.replace(path)
     except FileExistsError as error:
         raise UsageError(f"{backup} is in the way: it would hold the original of {path.name}") from error
     except OSError as error:
+        new.unlink(missing_ok=True)
         raise UsageError(f"{path} can't be rewritten: {error.strerror or error}") from error
     return backup
 

@@ -97,7 +97,7 @@ def test_a_copy_in_the_way_is_never_overwritten(two: Path, capsys: pytest.Captur
 def test_one_bad_file_leaves_the_others_alone(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (two.parent / "bad.yaml").write_text("graphflow: [1\n")
     assert graphflow(["migrate", "old.yaml", "bad.yaml"]) == 3
-    assert "bad.yaml:1:14: GF002" in capsys.readouterr().err
+    assert "bad.yaml:2:1: GF002" in capsys.readouterr().err
     assert two.read_text() == OLD
 
 

@@ -138,6 +138,12 @@ def _diagnostic_json(found: Any) -> dict[str, Any]:
 
 
 def _github_line(found: Any) -> str:
+    """A workflow command; its properties need two more characters escaped than its text."""
+    mark = found.mark
     text = f"{found.code} {found.message}" + (f" ({found.hint})" if found.hint else "")
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{found.severity} file={found.mark.file},line={found.mark.line},col={found.mark.column}::{escaped}"
+    file = _escaped(mark.file).replace(":", "%3A").replace(",", "%2C")
+    return f"::{found.severity} file={file},line={mark.line},col={mark.column}::{_escaped(text)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
