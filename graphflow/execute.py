@@ -18,7 +18,7 @@ from graphflow.events import Event, Logged, NodeProgress
 from graphflow.graph import GraphNode, Index, Place
 from graphflow.known import Known
 from graphflow.node import Context
-from graphflow.placing import Placed
+from graphflow.placing import NO_MODEL, Placed
 from graphflow.ports import Port, PortType
 from graphflow.store import Prepared, Result, Store, Stored, worth_storing
 from graphflow.values import Values
@@ -109,7 +109,8 @@ class Executor:
         node = job.node
         values: dict[str, Any] = {}
         for port, ref in node.models.items():
-            values[port] = self.pool.get(ref)
+            if job.placed.models[port] != NO_MODEL:
+                values[port] = self.pool.get(ref)
         for port in node.edges:
             if port in node.ports:
                 values[port] = self.fed(job, node.ports[port])

@@ -176,9 +176,15 @@ class Graph:
         """The nodes whose lists decide how long an axis is."""
         return [r.node for edge in self.axes[axis].lists.values() for r in _refs(edge) if r.node != "inputs"]
 
-    def used_models(self, names: Iterable[str]) -> dict[str, ModelRef]:
-        """The presets' models that these nodes use, by name of role or entry."""
-        found = {id(ref): ref for name in names for ref in self.nodes[name].models.values()}
+    def used_models(self, names: Iterable[str], required: bool = False) -> dict[str, ModelRef]:
+        """The presets' models that these nodes use, by name of role or entry; with `required` not the optional ones."""
+        nodes = [self.nodes[name] for name in names]
+        found = {
+            id(ref): ref
+            for node in nodes
+            for port, ref in node.models.items()
+            if not (required and node.ports[port].optional)
+        }
         return {ref.name: ref for ref in sorted(found.values(), key=lambda r: r.mark)}
 
     # --- instances ------------------------------------------------------------------------------------------------

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphflow.codecs import CODECS, digest_json
+from graphflow.codecs import CODECS, Codec, digest_file, digest_json
 from graphflow.constants import read_constant
-from graphflow.errors import Diagnostic, InvalidError, Mark, MissingError, UsageError, did_you_mean
+from graphflow.errors import Diagnostic, InvalidError, Mark, MissingError, UsageError, did_you_mean, shown
 from graphflow.pictures import SUFFIXES, read_image, to_rgb
+from graphflow.ports import EXTERNAL
 from graphflow.spec import InputSpec
 from graphflow.store import Store, Stored
 
@@ -97,11 +98,14 @@ def bind(
 class _Binder:
     def __init__(self, spec: InputSpec, store: Store) -> None:
         self.spec, self.store = spec, store
-        self.codec = CODECS[spec.type.codec]
+
+    @property
+    def codec(self) -> Codec:
+        return CODECS[self.spec.type.codec]
 
     def default(self) -> InputValue:
         value, folder = self.spec.default, self.spec.folder
-        if self.spec.type.codec != "image":
+        if self.spec.type.codec not in ("image", EXTERNAL):
             return self.bind(value, folder or Path())
         if folder is None:
             raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
@@ -122,6 +126,8 @@ class _Binder:
             return InputValue(self.spec, value, lambda: self.store.load(value))
         if self.spec.type.codec == "image":
             return self._pictures(value, base) if self.spec.is_list else self._picture(value, base)
+        if self.spec.type.codec == EXTERNAL:
+            return self._folder(value, base)
         if self.spec.type.codec != "json":
             raise ValueError("can't be given from outside; make it with a node")
         return self._plain(value)
@@ -132,6 +138,17 @@ class _Binder:
             return InputValue(self.spec, Stored(self.codec.digest(found), "json"), lambda: found)
         digests = tuple(self.codec.digest(v) for v in found)
         return InputValue(self.spec, Stored(digest_json(list(digests)), "json", 0, digests), lambda: found)
+
+    def _folder(self, value: Any, base: Path) -> InputValue:
+        if not isinstance(value, str | Path) or self.spec.is_list:
+            raise ValueError(f"is {shown(value)}, expected the name of a folder")
+        path = (base / value).resolve()
+        if not path.exists():
+            raise FileNotFoundError(2, "no such folder", str(path))
+        if not path.is_dir():
+            raise ValueError(f"is no folder: {path}")
+        named = [(p.relative_to(path).as_posix(), self.store.file_digest(p, digest_file)) for p in _visible(path)]
+        return InputValue(self.spec, Stored(digest_json(named), EXTERNAL), lambda: path, path.name)
 
     def _picture(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
@@ -167,6 +184,24 @@ class _Binder:
 
     def _convert(self, image: Any) -> Any:
         return image.convert("L") if self.spec.type.name == "Mask" else image
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """The files of a folder that can be seen, sorted. Hidden ones are a download's bookkeeping, and change.
+
+    Raises:
+        ValueError: a link leads out of the folder; from a snapshot of the hub's cache it may lead to its blobs.
+    """
+    roots = [folder]
+    for parent in (folder, *folder.parents):
+        if parent.parent.name == "snapshots" and (parent.parent.parent / "blobs").is_dir():
+            roots.append(parent.parent.parent / "blobs")
+    for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+            continue
+        if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+            raise ValueError(f"has a link that leads out of the folder: {path}")
+        yield path
 
 
 def _expand(pattern: str, base: Path) -> list[Path]:

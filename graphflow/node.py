@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from graphflow.ports import ModelRole, Port, Ports, ports_of, read_type
+from graphflow.ports import EXTERNAL, ModelRole, Port, Ports, ports_of, read_type
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +144,9 @@ class Node(BaseModel):
         for name, parameter in cls.model_fields.items():
             if not parameter.description:
                 raise TypeError(f"node {kind}: parameter '{name}' has no description")
+        for port in cls.outputs().values():
+            if isinstance(port.type, ModelRole) or port.type.codec == EXTERNAL:
+                raise TypeError(f"node {kind}: output '{port.name}' is a {port.describe()}, which can't leave a node")
         if clash := cls.model_fields.keys() & cls.inputs().keys():
             raise TypeError(f"node {kind}: {sorted(clash)} are both parameters and input ports")
         from graphflow.registry import register

@@ -18,7 +18,7 @@ from graphflow.errors import Diagnostic, InvalidError
 from graphflow.graph import GraphNode, Index, Place, Source
 from graphflow.key import Parts, differences, key_of, static_parts
 from graphflow.known import Known
-from graphflow.models.files import fingerprint
+from graphflow.models.files import fingerprint, missing
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.node import Node
 from graphflow.source import code_digest
@@ -27,6 +27,7 @@ from graphflow.store import Result, Store
 
 CodePolicy = Literal["warn", "strict"]
 Fetch = Callable[[Source], Any]
+NO_MODEL = "none"
 CANDIDATES = 20  # earlier results that are compared to find what changed
 
 
@@ -76,6 +77,8 @@ class Wiring:
         self.node = node
         self.fed_ports = [name for name in node.edges if name in node.ports]
         self.fed_parameters = [name for name in node.edges if name not in node.ports]
+        # An optional model that is left out counts too: the node computes again when it has one.
+        self.model_ports = [n for n, p in node.ports.items() if p.role is not None and n not in node.edges]
         self._numerics = numerics
         simple = all(isinstance(e, Ref) for e in node.edges.values()) and not node.axes and not node.each
         # Ports of a node without maps around it, with the places that feed them; None where more is to be asked.
@@ -132,6 +135,7 @@ class Placer:
         self.changed: dict[str, str] = {}
         self._wirings = wirings
         self._fingerprints: dict[int, str] = {}
+        self._absent: dict[int, bool] = {}
         self._codes: dict[tuple[str, ...], str] = {}
 
     def wiring(self, node: GraphNode) -> Wiring:
@@ -170,7 +174,7 @@ class Placer:
             static = wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
         else:
             static = wiring.constant
-        models = {port: self.fingerprint_of(ref) for port, ref in node.models.items()} if node.models else {}
+        models = {port: self.fingerprint_at(node, port) for port in wiring.model_ports}
         key = key_of(static.digest, inputs, models)
         code = self.code_of(node)
         result = self.store.result(key) if node.cls.deterministic and node.name not in self.refresh else None
@@ -206,6 +210,20 @@ class Placer:
             for source in sources.values():
                 known.stored(source)
             wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
+
+    def fingerprint_at(self, node: GraphNode, port: str) -> str:
+        """The fingerprint of the preset's model at a port; ``none`` for an optional one that is not there."""
+        ref = node.models.get(port)
+        return NO_MODEL if ref is None or self.absent(node, port) else self.fingerprint_of(ref)
+
+    def absent(self, node: GraphNode, port: str) -> bool:
+        """Whether an optional model is not on this machine: the node does without it."""
+        if not node.ports[port].optional:
+            return False
+        ref = node.models[port]
+        if id(ref) not in self._absent:
+            self._absent[id(ref)] = bool(missing({ref.name: ref}))
+        return self._absent[id(ref)]
 
     def fingerprint_of(self, ref: ModelRef) -> str:
         """The fingerprint of a model, computed once."""

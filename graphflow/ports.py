@@ -17,6 +17,7 @@ import sys
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, dataclass_transform
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Trajectory:
     latents: Tensor
 
 
+# Values that stay where they are: digested, never stored; they enter a graph as inputs only.
+EXTERNAL = "external"
 # The tables below are what yaml-language-server completes and what `graphflow nodes` prints.
 _SPACED = ("denoiser", "vae")
 Image = Annotated[PILImage, PortType("Image", "image", "an 8-bit RGB picture", "height width 3")]
@@ -101,7 +104,10 @@ EditDirection = Annotated[
 Embedding = Annotated[
     Tensor, PortType("Embedding", "tensor", "joint image-text embeddings", "b width", ("clip", "image_encoder"))
 ]
-Scores = Annotated[dict[str, float], PortType("Scores", "json", "named numbers")]
+Scores = Annotated[
+    dict[str, float | None], PortType("Scores", "json", "named numbers; null where one is not available")
+]
+Folder = Annotated[Path, PortType("Folder", EXTERNAL, "a folder of files that the user names")]
 Table = Annotated[list[dict[str, Any]], PortType("Table", "json", "rows of named values")]
 
 INT = PortType("int", "json", "a whole number")
@@ -219,7 +225,7 @@ def read_type(hint: Any) -> tuple[PortType | ModelRole | None, bool]:
 
 
 _ANNOTATED: tuple[Any, ...] = (
-    Image, Mask, Text, Latents, TrajectoryPort, TextCondPort, EditDirection, Embedding, Scores, Table
+    Image, Mask, Text, Latents, TrajectoryPort, TextCondPort, EditDirection, Embedding, Scores, Table, Folder
 )  # fmt: skip
 PORT_TYPES: dict[str, PortType] = {t.name: t for t in (*(a.__metadata__[0] for a in _ANNOTATED), INT, FLOAT, BOOL)}
 

@@ -36,7 +36,7 @@ from graphflow.record import RunRecord, ValueRecord
 from graphflow.recording import Recording, Settled
 from graphflow.spec import Ref
 from graphflow.store import Lease, Store
-from graphflow.values import LostValueError, Values
+from graphflow.values import LazyList, LostValueError, Values
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ class Runner:
         self._plan = plan = self.plan()
         active = list(dict.fromkeys(p.node for p in plan.nodes.values() if p.status != "cached"))
         self._check_only(plan)
-        require(self.graph.used_models(active), self.graph.preset.name if self.graph.preset else "")
+        require(self.graph.used_models(active, required=True), self.graph.preset.name if self.graph.preset else "")
         for message in (*self.store.warnings, *plan.warnings):
             self.emit(Logged(node="", message=f"warning: {message}"))
         self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
@@ -238,9 +238,8 @@ class Runner:
         if not isinstance(source, Gathered):
             yield from enumerate(self.output(name))
             return
-        for position, part in enumerate(source.parts):
-            if all(p in self.known.digests for p in places_of(part)):
-                yield position, self._recover(partial(self._values.fetch, part))
+        for position, part in self._present(source):
+            yield position, self._recover(partial(self._values.fetch, part))
 
     def ancestors(self, name: str, position: int) -> set[str]:
         """The instances that made one element of a list output."""
@@ -261,7 +260,19 @@ class Runner:
 
     def stored_value(self, value: ValueRecord) -> Any:
         """The value behind an entry of the record; None when neither the store nor this process has it."""
+        assert self._recording is not None
+        for name, entry in self.record.outputs.items():
+            if entry is value or entry.digest == value.digest:
+                source = self._output_source(name)
+                if isinstance(source, Gathered):
+                    return LazyList([part for _, part in self._present(source)], self._values.fetch)
         return self._values.find(value.digest)
+
+    def _present(self, source: Gathered) -> Iterator[tuple[int, Source]]:
+        """The parts of a list that have been computed."""
+        for position, part in enumerate(source.parts):
+            if all(p in self.known.digests for p in places_of(part)):
+                yield position, part
 
     def _output_source(self, name: str) -> Source:
         return self.graph.output_source(self.outputs[name], self.known.length)

@@ -32,7 +32,7 @@ _PLAIN: dict[str, Schema] = {
     "int": {"type": "integer"},
     "float": {"type": "number"},
     "bool": {"type": "boolean"},
-    "Scores": {"type": "object", "additionalProperties": {"type": "number"}},
+    "Scores": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
     "Table": {"type": "array", "items": {"type": "object"}},
 }
 """The types whose values can stand in a graph file."""

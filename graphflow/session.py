@@ -17,7 +17,7 @@ from graphflow.inputs import InputValue, bind
 from graphflow.mapped import EACH, map_over, without_lists
 from graphflow.placing import Wiring
 from graphflow.plan import Plan
-from graphflow.ports import type_by_name
+from graphflow.ports import EXTERNAL, type_by_name
 from graphflow.record import InputRecord
 from graphflow.run import Options, Run, Runner
 from graphflow.spec import GraphSpec, find_graph, load_spec, parse_spec
@@ -167,6 +167,8 @@ def _remembered(entry: InputRecord) -> Any:
         return None
     if found[0].codec == "json":
         return entry.value
+    if found[0].codec == EXTERNAL:
+        return None  # a record does not know where the folder lies
     # A picture itself is not in the record; the store of the machine that ran it still has it.
     items = tuple(entry.items) if entry.items is not None else None
     return Stored(entry.digest, found[0].codec, 0, items) if entry.digest is not None else None

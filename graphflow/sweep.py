@@ -140,6 +140,8 @@ def as_table(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list
 
 def shown(value: Any) -> str:
     """A value in few characters."""
+    if value is None:
+        return "not available"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)

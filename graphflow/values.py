@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphflow.errors import DamagedBlobError
@@ -23,6 +23,20 @@ class LostValueError(Exception):
     def __init__(self, place: Place, message: str, expected: bool = False) -> None:
         self.place, self.expected = place, expected
         super().__init__(message)
+
+
+class LazyList(Sequence[Any]):
+    """A list whose elements are read when they are asked for."""
+
+    def __init__(self, parts: Sequence[Any], read: Callable[[Any], Any]) -> None:
+        self._parts, self._read = parts, read
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._parts[index]
+        return [self._read(part) for part in found] if isinstance(index, slice) else self._read(found)
 
 
 class Values:
@@ -109,8 +123,11 @@ class Values:
             return None
         if place in self._unstored or place in self._recent or place.node == "inputs":
             return self._at(place)
+        stored = self._known.digests[place]
+        if stored.items is not None:
+            return LazyList([Stored(d, stored.codec) for d in stored.items], self._store.peek)
         try:
-            return self._store.peek(self._known.digests[place])
+            return self._store.peek(stored)
         except DamagedBlobError:
             return None
 

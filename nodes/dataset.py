@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from graphflow.node import Context, Field, Node, Ports
-from graphflow.ports import Image, Mask, PortType, Text
+from graphflow.ports import Folder, Image, Mask, Text
 
 if TYPE_CHECKING:
     import PIL.Image
 
     from graphflow.nodes.lib.datasets.rows import Row
-
-Folder = Annotated[Path, PortType("Folder", "folder", "a folder of files that the user names")]
 
 
 class Pictures(Sequence["PIL.Image.Image"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ def draw(port: str, type_name: str, value: Any) -> View:
     """A view of a value of a port type, given by its name in graphs."""
     base = type_name.removesuffix("?")
     is_list = base.startswith("list[")
-    items = list(value) if is_list else [value]
+    items: Sequence[Any] = value if is_list else [value]  # of a long list only what is shown is read
     base = base[5:-1] if is_list else base
     out = View(port, type_name, "facts")
     if base in ("Image", "Mask"):
@@ -81,6 +81,8 @@ def number(value: Any) -> str:
     """A cell: numbers with four significant digits, everything else as text."""
     if isinstance(value, float):
         return f"{value:.4g}"
+    if value is None:
+        return "not available"
     return _short(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
@@ -89,13 +91,13 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f" … ({len(text) - MAX_TEXT} characters more)"
 
 
-def _fill_table(out: View, rows: list[dict[str, Any]]) -> None:
+def _fill_table(out: View, rows: Sequence[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows[:MAX_ROWS] for key in row))[:MAX_COLUMNS]
     out.shape, out.columns, out.more = "table", columns, max(0, len(rows) - MAX_ROWS)
     out.rows = [[number(row[c]) if c in row else "" for c in columns] for row in rows[:MAX_ROWS]]
 
 
-def _fill_tensor(out: View, base: str, items: list[Any]) -> None:
+def _fill_tensor(out: View, base: str, items: Sequence[Any]) -> None:
     """Shape, dtype and norm; latents and trajectories also as false colours."""
     if not items:
         out.facts = [("elements", "0")]
