@@ -314,6 +314,7 @@ def judge(files: Files, folder: Path) -> Verdict:
 def _assert_placed(found: Diagnostic, files: Files, folder: Path) -> None:
     assert re.fullmatch(r"GF\d{3}", found.code), found
     assert found.message, found
+    assert len(found.message) + len(found.hint) < 2000, f"{found.code} goes on and on: {found.message[:200]}…"
     assert found.mark.line >= 1 and found.mark.column >= 1, found  # noqa: PT018
     for name, text in files.items():
         if found.mark.file == str(folder / name):
