@@ -25,6 +25,8 @@ except ImportError:  # Windows refuses to rename a file that somebody has open, 
     fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
+# A message that quotes a damaged name makes Python fail to decode the message.
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
 BUSY_SECONDS = 60
 ALONE_SECONDS = 2.0
 _NOT_DAMAGE = {
@@ -50,7 +52,7 @@ class Index:
         self._opened: int | None = None
         try:
             self._open_or_replace()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *ERRORS) as error:
             raise StoreError(f"the store {folder} can't be opened: {error}") from error
 
     def close(self) -> None:
@@ -75,7 +77,7 @@ class Index:
         try:
             with self._read_lock:
                 return self._reader.execute(sql, values).fetchone()
-        except sqlite3.Error:
+        except ERRORS:
             found = self.rows(sql, values)
             return found[0] if found else None
 
@@ -122,7 +124,7 @@ class Index:
             with self._read_lock:
                 found = [str(row[0]) for row in self._reader.execute("PRAGMA integrity_check(5)").fetchall()]
                 known = tables(self._reader) == expected_tables()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             return [str(error)]
         return ([] if found == ["ok"] else found) + ([] if known else [OTHER_TABLES])
 
@@ -141,13 +143,13 @@ class Index:
         generation = self.generation
         try:
             return work()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             self._recover(error, doing, generation)
         except OSError as error:
             raise self.error(doing, error) from error
         try:
             return work()  # on the new index
-        except (sqlite3.Error, OSError) as error:
+        except (OSError, *ERRORS) as error:
             raise self.error(doing, error) from error
 
     def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
@@ -184,8 +186,10 @@ class Index:
             self._open()
         except Damaged as damage:
             self._set_aside(damage)
-        except sqlite3.Error as error:
-            if _code(error) in _NOT_DAMAGE:
+        except ERRORS as error:
+            # SQLite also calls a file read-only whose header names a format that it does not know.
+            readable_only = not all(os.access(path, os.W_OK) for path in (self.path, self.folder))
+            if _code(error) in _NOT_DAMAGE and (readable_only or _code(error) != sqlite3.SQLITE_READONLY):
                 raise
             self._set_aside(Damaged(str(error)))
 
@@ -219,7 +223,7 @@ class Index:
 
     # --- damage -------------------------------------------------------------------------------------------------
 
-    def _recover(self, error: sqlite3.Error, doing: str, generation: int) -> None:
+    def _recover(self, error: Exception, doing: str, generation: int) -> None:
         """Replace a damaged index; every other error is the user's to know."""
         code = _code(error)
         if isinstance(error, sqlite3.ProgrammingError) or code in _NOT_DAMAGE:
@@ -290,6 +294,8 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """SQLite's primary result code; 0 for what Python itself has found."""
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
