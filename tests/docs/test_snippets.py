@@ -11,7 +11,7 @@ pages share one store. What kind of block it is decides what happens:
 
 An HTML comment in the line before a block says more, several words apart by semicolons:
 
-    file: NAME        the block is written to this file, for what follows; Python is then not executed
+    file: NAME        the block is written to this file, for what follows; Python is executed only if it has nodes
     broken            a graph with errors, on purpose
     exit: N           the exit code of the block's last command
     output            the output of a console block is compared, apart from numbers; a line … stands for any lines
@@ -40,6 +40,7 @@ from typing import Any
 import pytest
 import typer
 
+from graphflow import registry
 from graphflow.check import check
 from graphflow.cli import run as command
 from graphflow.cli.app import app
@@ -163,7 +164,9 @@ def test_every_snippet_of_a_page_works(page: Path, folder: Path) -> None:
             check_yaml(block, folder)
         elif block.language == "python":
             code = compile(block.text, str(block), "exec")
-            if not block.words.keys() & {"file", "not run"}:
+            if "file" in block.words and "Node, kind=" in block.text:
+                registry.load_file(folder / block.words["file"])
+            elif not block.words.keys() & {"file", "not run"}:
                 exec(code, vars(names))
         elif block.language == "toml":
             tomllib.loads(block.text)
