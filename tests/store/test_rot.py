@@ -91,7 +91,7 @@ def served(store: Store) -> None:
             assert (loaded.tobytes() if name == "image" else loaded) == right
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1), damages, st.booleans())
 def test_rot_never_changes_a_result(
     originals: list[Path], which: int, damaged: list[tuple[int, str]], while_open: bool
