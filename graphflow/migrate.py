@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError
+from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, shown
 from graphflow.version import __version__
 from graphflow.yamlfile import YamlMap, read_file, read_text
 
@@ -43,7 +43,7 @@ def version_problem(key: str, found: object, name: str) -> tuple[str, str] | Non
     """What is wrong with the version that a file gives under `key`, and a hint; None when it is the newest."""
     newest = NEWEST[key]
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        return f"format version {found!r} is unknown", f"this graphflow reads '{key}: {newest}'"
+        return f"format version {shown(found)} is unknown", f"this graphflow reads '{key}: {newest}'"
     if found > newest:
         message = f"format version {found} is too new for graphflow {__version__}, which reads {newest}"
         return message, "install a newer graphflow"
