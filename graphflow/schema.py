@@ -3,8 +3,8 @@
 It is made for yaml-language-server and uses one keyword of its own, `patternErrorMessage`. A description beside a
 `$ref`, which validators skip, is what it shows for a port.
 
-The schema sees one file and no edge's other end: that a node has the output which an edge names is for `check`. Where
-the check converts quietly (``"3"`` for a number), the schema is the stricter one.
+The schema sees one file and no edge's other end: that a node has the output which an edge names is for `check`. And
+JSON Schema takes 3.0 for an integer, which the check does not.
 """
 
 from __future__ import annotations
