@@ -14,6 +14,7 @@ from graphflow.check import check
 from graphflow.errors import GraphflowError, InvalidError
 from graphflow.provenance import read
 from graphflow.spec import load_spec
+from graphflow.version import __version__
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -67,6 +68,7 @@ nodes:
   each: {uses: parts.yaml, map: {image: inputs.photos}, in: {text: inputs.text}}
 outputs: {texts: each.text}
 """
+CIRCLE = "graphflow-preset: 1\nextends: circle.yaml\nmodels: {}\n"
 
 # What makes a graph wrong: texts to replace in GRAPH.
 CASES: dict[str, list[tuple[str, str]]] = {
@@ -104,6 +106,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "GF123": [("models: pocket", "models: {vae: {loader: diffusers.vae, hub: a/b, path: w, space: mine}}")],
     "GF124": [("models: pocket", "models: {vae: {loader: diffusers.vae, path: w, space: mine, options: {tiles: 2}}}")],
     "GF125": [("models: pocket", "models: {vae: {loader: diffusers.vae, path: w, space: mine, dtype: float8}}")],
+    "GF126": [("models: pocket", "models: circle.yaml")],
     "GF150": [(", latents: encode.latents", "")],
 }
 
@@ -117,6 +120,7 @@ def printed(code: str, folder: Path) -> list[str]:
     path = folder / "edit.yaml"
     path.write_text(text, encoding="latin-1" if code == "GF001" else "utf-8")
     (folder / "parts.yaml").write_text(PASSES_ON, encoding="utf-8")
+    (folder / "circle.yaml").write_text(CIRCLE, encoding="utf-8")
     try:
         if code == "GF130":
             graphflow.load(str(path), store=folder / "store").plan(photo=str(folder / "cat.png"), words=["a", 3])
@@ -127,6 +131,9 @@ def printed(code: str, folder: Path) -> list[str]:
             read(path)
         elif code == "GF142":
             too_large(folder)
+        elif code == "GF151":
+            warnings = graphflow.load(str(folder / "parts.yaml"), store=folder / "store", over=["image"]).graph.warnings
+            return [d.message for d in warnings if d.code == code]
         found = check(load_spec(path, "edit.yaml")).warnings
     except InvalidError as error:
         found = error.diagnostics
@@ -155,7 +162,8 @@ def test_the_table_lists_the_codes_of_the_source() -> None:
 def test_the_message_in_the_table_is_what_is_printed(code: str, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (2, 2)).save(tmp_path / "cat.png")
     messages = printed(code, tmp_path)
-    assert ROWS[code][0].strip("`").replace("\\|", "|") in [m.replace(str(tmp_path), "…") for m in messages]
+    shown = [m.replace(str(tmp_path), "…").replace(__version__, "…") for m in messages]
+    assert ROWS[code][0].strip("`").replace("\\|", "|") in shown
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:

@@ -1,7 +1,7 @@
 """Every command and snippet in README and docs is run.
 
-A page is run from top to bottom in a folder of its own, which holds cat.png, photos/ and the checkout's graphs/; all
-pages share one store. What kind of block it is decides what happens:
+A page is run from top to bottom in a folder of its own, which holds cat.png, photos/, a copy of graphs/, and edit.yaml
+with the mistakes that README shows; all pages share one store. What kind of block it is decides what happens:
 
     sh, console   commands that begin with graphflow or pytest (in console blocks after "$ ") are run and must end with
                   exit code 0
@@ -131,7 +131,8 @@ def folder(tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("cat.png", "dog.png"):
         source = pictures / name
         shutil.copy(source if source.exists() else pictures / "cat.png", work / "photos" / name)
-    (work / "graphs").symlink_to(ROOT / "graphs")
+    shutil.copytree(ROOT / "graphs", work / "graphs")
+    shutil.copy(ROOT / "tests" / "docs" / "files" / "edit.yaml", work / "edit.yaml")
     monkeypatch.chdir(work)
     monkeypatch.setenv("GRAPHFLOW_STORE", str(shared_store))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
