@@ -51,13 +51,16 @@ clean:
 # An unreachable index is no error as long as pip finds the pinned build elsewhere, in a local folder for example.
 $(VENV)/.torch: constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-deps --retries 0 --index-url $(TORCH_INDEX) -r constraints/cpu.txt
+	$(PIP) install --quiet --no-deps --retries 0 --index-url $(TORCH_INDEX) -c constraints/cpu.txt torch
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml setup.py
 	$(PIP) install --quiet -c constraints/cpu.txt -e ".[diffusion]"
 	touch $@
 
+# torchvision comes from torch's index where that can be reached. The build of the default index wants CUDA; beside a
+# CPU-only torch its C++ library does not load, which graphflow.nodes knows how to live with.
 $(VENV)/.test: $(VENV)/.torch pyproject.toml setup.py
-	$(PIP) install --quiet -c constraints/cpu.txt -e ".[diffusion,dev]"
+	$(PIP) install --quiet --no-deps --retries 0 --index-url $(TORCH_INDEX) -c constraints/cpu.txt torchvision || true
+	$(PIP) install --quiet -c constraints/cpu.txt -e ".[diffusion,metrics,dev]"
 	touch $@ $(VENV)/.demo

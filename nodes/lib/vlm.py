@@ -49,7 +49,7 @@ class ChatVLM:
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         pictures = [image.convert("RGB") for image in images]
-        inputs = self._processor(images=pictures, text=[text], return_tensors="pt")
+        inputs = self._processor(images=pictures or None, text=[text], return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
         with torch.no_grad():
             ids = self.model.generate(**inputs, **self._decoding(max_new_tokens, seed, temperature))

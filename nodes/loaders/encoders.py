@@ -60,14 +60,19 @@ def load_open_clip(ref: ModelRef, folder: Path | None, device: torch.device, dty
     from graphflow.nodes.lib.clip import OpenCLIP
 
     part = part_folder(ref, folder)
-    config = read_json(part / "open_clip_config.json").get("model_cfg") or {}
+    data = read_json(part / "open_clip_config.json")
+    config = dict(data.get("model_cfg") or {})
     towers = [config.get(tower) or {} for tower in ("vision_cfg", "text_cfg")]
     if any(key.startswith(("hf_", "timm_")) for tower in towers for key in tower):
         raise GraphflowError(f"{part}: towers of other libraries (hf_model_name, timm_model_name) are not supported")
-    open_clip = need("open_clip", ref)
+    open_clip, transform = need("open_clip", ref), need("open_clip.transform", ref)
+    # Built here and not by open_clip's factory, which would look for weights in other formats.
+    cls = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{part}", load_weights=False)
-    except (ValueError, TypeError, KeyError, RuntimeError, FileNotFoundError) as error:
+        model = cls(**config)
+        known = transform.merge_preprocess_dict({"size": model.visual.image_size}, data.get("preprocess_cfg") or {})
+        preprocess = transform.image_transform_v2(transform.PreprocessCfg(**known), is_train=False)
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
         raise GraphflowError(f"{part} describes no model of open_clip: {error}") from error
     fill(model, part, "open_clip_model")
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)

@@ -137,11 +137,16 @@ def _chat_model(
     ref: ModelRef, folder: Path | None, dtype: torch.dtype, device: torch.device, **limits: int
 ) -> tuple[Any, Any]:
     """A vision-language model and its processor, which has a chat template."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
     part = part_folder(ref, folder)
     model = from_transformers(AutoModelForImageTextToText, part, dtype).to(device)
-    processor = preprocessing_of(AutoProcessor, part, backend="pil", **limits)
+    try:
+        processor = preprocessing_of(AutoProcessor, part, backend="pil", **limits)
+    except GraphflowError:
+        # A family that takes videos has no processor for them on PIL, and so none at all with this backend.
+        processor = preprocessing_of(AutoProcessor, part, **limits)
+        processor.image_processor = preprocessing_of(AutoImageProcessor, part, backend="pil", **limits)
     if not getattr(processor, "chat_template", None):
         raise GraphflowError(f"{part} has no chat template (chat_template.jinja), which loader {ref.loader} needs")
     return model, processor

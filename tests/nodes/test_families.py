@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_text_encoder, tiny_tokenizer, tiny_vae
-from torch.nn.functional import cosine_similarity
 
 from graphflow.node import Context
 from graphflow.nodes.caption import Caption
@@ -19,7 +18,6 @@ from graphflow.nodes.captions import BeforeAfter
 from graphflow.nodes.image import Prepare
 from graphflow.nodes.lib.text_encoder import TextEncoder
 from graphflow.nodes.lib.vae import VAE
-from graphflow.nodes.score import ClipScore
 from graphflow.nodes.text import Direction, Encode
 from graphflow.nodes.vae import Decode
 from graphflow.nodes.vae import Encode as EncodeImage
@@ -157,53 +155,3 @@ def test_fewer_captions_than_wanted_are_warned_of(caplog):
 def test_an_empty_instruction_is_refused():
     with pytest.raises(ValueError, match="the instruction is empty; expected an edit"):
         BeforeAfter().run(BeforeAfter.In(caption="a cat", instruction=" ", model=writer()), Context())
-
-
-PLACES = {"new": [1.0, 2.0, 0.5], "old": [0.5, -1.0, 2.0], "dog": [2.0, 1.0, 1.0], "cat": [-1.0, 1.0, 0.0]}
-
-
-class Points:
-    """A CLIP whose embeddings are looked up."""
-
-    def image(self, images):
-        return torch.tensor([PLACES[i.info["name"]] for i in images])
-
-    def text(self, texts):
-        return torch.tensor([PLACES[t] for t in texts])
-
-
-def named(name):
-    picture = Image.new("RGB", (2, 2))
-    picture.info["name"] = name
-    return picture
-
-
-def score(**ports):
-    return ClipScore().run(ClipScore.In(image=named("new"), model=Points(), **ports), Context()).scores
-
-
-def test_scores_follow_their_formulas():
-    new, old, dog, cat = (torch.tensor(PLACES[k]) for k in ("new", "old", "dog", "cat"))
-    scores = score(source=named("old"), text="dog", source_text="cat")
-    cos = cosine_similarity(new, dog, dim=0).item()
-    step, wish = new / new.norm() - old / old.norm(), dog / dog.norm() - cat / cat.norm()
-    assert scores == pytest.approx(
-        {
-            "clip_text": cos,
-            "clip_text_distance": 1 - cos,
-            "clip_image": cosine_similarity(new, old, dim=0).item(),
-            "clip_direction": (step @ wish / step.norm() / wish.norm()).item(),
-        }
-    )
-
-
-def test_only_what_is_given_is_scored():
-    assert set(score(text="dog")) == {"clip_text", "clip_text_distance"}
-    assert set(score(source=named("old"))) == {"clip_image"}
-    assert set(score(source=named("old"), text="dog")) == {"clip_text", "clip_text_distance", "clip_image"}
-    with pytest.raises(ValueError, match="nothing to compare"):
-        score()
-
-
-def test_an_unchanged_picture_has_no_direction():
-    assert score(source=named("new"), text="dog", source_text="cat")["clip_direction"] == 0

@@ -60,9 +60,9 @@ class Inception:
 
     def features(self, image: Image.Image, dimension: int, resize: Resize) -> Tensor:
         """Features of one picture, (1, D), float32, on the CPU."""
-        where = next(self.model.parameters()).device
+        weight = next(self.model.parameters())
         with torch.no_grad():
-            return self.model.features(RESIZE[resize](image).to(where), dimension).cpu()
+            return self.model.features(RESIZE[resize](image).to(weight), dimension).float().cpu()
 
 
 def clean(image: Image.Image) -> Tensor:

@@ -7,6 +7,7 @@ subtracts, because the papers differ.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from ..clip import directional_similarity
 from .pixels import ip2p_pixels, openai_pixels
 
 Preprocessing = Literal["none", "openai", "ip2p"]
@@ -27,13 +29,67 @@ def embed_images(clip: Any, images: list[Image.Image], how: Preprocessing) -> Te
     return clip.embed(torch.cat([prepare(image, clip.size) for image in images]))
 
 
-def in_words(clip: Any, how: Preprocessing) -> str:
-    """What `embed_images` does to a picture, for the record of a score."""
-    return {
+def setting(clip: Any, how: Preprocessing) -> dict[str, str]:
+    """What a score in the space of this CLIP depends on; the fields of `record.Setting`."""
+    resize = {
         "none": clip.preprocessing,
         "openai": f"PIL bicubic to the shorter side {clip.size}, centre crop {clip.size}x{clip.size}",
         "ip2p": f"tensor bicubic without antialiasing to {clip.size}x{clip.size}, no crop",
-    }[how]
+    }
+    return {
+        "backbone": f"{type(clip).__name__} {clip.size}",
+        "weights": clip.name,
+        "input_range": "[0, 1] - CLIP's mean, by its deviation",
+        "resize": resize[how],
+    }
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is known of an edit; what is None is not scored."""
+
+    source: Image.Image | None = None
+    text: str | None = None
+    source_text: str | None = None
+    target: Image.Image | None = None
+    instruction: str | None = None
+
+    def names(self) -> list[str]:
+        """The scores that `similarities` gives for it."""
+        return [
+            *(("clip_text", "clip_text_distance") if self.text is not None else ()),
+            *(("clip_image",) if self.source is not None else ()),
+            *(("clip_target",) if self.target is not None else ()),
+            *(("clip_direction",) if None not in (self.source, self.text, self.source_text) else ()),
+            *(("clip_instruction",) if None not in (self.source, self.instruction) else ()),
+        ]
+
+
+def similarities(clip: Any, image: Image.Image, edit: Edit, how: Preprocessing) -> dict[str, float]:
+    """Every score that `edit` allows; each picture and text is embedded once.
+
+    Raises:
+        ValueError: there is nothing to compare the picture with.
+    """
+    names = edit.names()
+    if not names:
+        raise ValueError("there is nothing to compare the picture with: give 'text', 'source' or 'target'")
+    known = {"image": image, "source": edit.source, "target": edit.target}
+    pictures = {k: v for k, v in known.items() if v is not None}
+    e = dict(zip(pictures, embed_images(clip, list(pictures.values()), how)[:, None], strict=True))
+    said = {"text": edit.text, "source_text": edit.source_text, "instruction": edit.instruction}
+    texts = {k: v for k, v in said.items() if v is not None}
+    if texts:
+        e |= dict(zip(texts, clip.text(list(texts.values()))[:, None], strict=True))
+    formulas = {
+        "clip_text": lambda: cosine_similarity(e["image"], e["text"]),
+        "clip_text_distance": lambda: 1 - cosine_similarity(e["image"], e["text"]),
+        "clip_image": lambda: cosine_similarity(e["image"], e["source"]),
+        "clip_target": lambda: cosine_similarity(e["image"], e["target"]),
+        "clip_direction": lambda: directional_similarity(e["image"], e["source"], e["text"], e["source_text"]),
+        "clip_instruction": lambda: instruction_direction(e["image"], e["source"], e["instruction"]),
+    }
+    return {name: formulas[name]().item() for name in names}
 
 
 def clip_score(image_BD: Tensor, text_BD: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def _first_object(answer: str) -> dict[str, Any]:
         raise AnswerError(f"there is no JSON object in it: {_short(answer)}")
     try:
         data, _ = json.JSONDecoder().raw_decode(answer, start)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnswerError(f"its JSON is broken ({error}): {_short(answer)}") from error
     return data
 

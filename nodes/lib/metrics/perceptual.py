@@ -37,6 +37,6 @@ class LPIPS:
         side = min(image_BCHW.shape[-2:])
         if side < SMALLEST[self.net]:
             raise ValueError(f"LPIPS with {self.net} needs {SMALLEST[self.net]} pixels a side, there are {side}")
-        where = next(self.model.parameters()).device
+        weight = next(self.model.parameters())
         with torch.no_grad():
-            return self.model(image_BCHW.to(where), reference_BCHW.to(where)).flatten()
+            return self.model(image_BCHW.to(weight), reference_BCHW.to(weight)).flatten().float()

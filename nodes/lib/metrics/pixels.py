@@ -43,9 +43,14 @@ def same_size(image: Image.Image, reference: Image.Image) -> None:
     if image.size != reference.size:
         sizes = [f"{i.width}x{i.height}" for i in (image, reference)]
         raise ValueError(
-            f"the picture has {sizes[0]} pixels and the reference {sizes[1]}; resize one first, "
-            "or choose compat: magicbrush, which resizes the picture to the reference"
+            f"the picture has {sizes[0]} pixels and the reference {sizes[1]}; resize one first "
+            "(score.pixels does it with compat: magicbrush)"
         )
+
+
+def stretched(image: Image.Image, size: tuple[int, int], resample: Literal["bilinear", "bicubic"]) -> Image.Image:
+    """The picture at that size, whatever its proportions were; PIL filters over all pixels (antialiased)."""
+    return image.convert("RGB").resize(size, Image.Resampling[resample.upper()])
 
 
 def mask_of(mask: Image.Image, size: tuple[int, int], region: Region) -> Tensor:

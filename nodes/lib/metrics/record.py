@@ -38,7 +38,9 @@ class Setting:
     compat: str = "none"
 
 
-def recorded(values: Mapping[str, float | None], setting: Setting, missing: str = "") -> tuple[Scores, Table]:
+def recorded(
+    values: Mapping[str, float | None], setting: Setting, missing: str | Mapping[str, str] = ""
+) -> tuple[Scores, Table]:
     """The scores, and a row for each with its definition and setting.
 
     A score that can't be had is None, never a number: it has the reason in its row. So is one that is not finite.
@@ -46,14 +48,15 @@ def recorded(values: Mapping[str, float | None], setting: Setting, missing: str 
     Args:
         values: score → number.
         setting: how all of them were computed.
-        missing: why those that are None are missing.
+        missing: why those that are None are missing, for all of them or for each.
     """
+    why = dict.fromkeys(values, missing) if isinstance(missing, str) else missing
     scores: Scores = {}
     rows: Table = []
     for name, value in values.items():
         finite = value is not None and math.isfinite(value)
         scores[name] = float(value) if finite and value is not None else None
-        reason = "" if finite else missing if value is None else f"the value is not finite: {value}"
+        reason = "" if finite else why[name] if value is None else f"the value is not finite: {value}"
         about = metric(name)
         rows.append(
             {
@@ -64,8 +67,12 @@ def recorded(values: Mapping[str, float | None], setting: Setting, missing: str 
                 "range": about.range,
                 "definition": about.definition,
                 "source": about.source,
-                **asdict(setting),
-                "missing": reason,
+                **setting_row(setting, reason),
             }
         )
     return scores, rows
+
+
+def setting_row(setting: Setting, missing: str = "") -> dict[str, Any]:
+    """A setting as a table's row; `missing` says why there is no number."""
+    return {**asdict(setting), "missing": missing}

@@ -15,7 +15,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+NAMES = ("l1", "l2", "psnr", "ssim")
 Masking = Literal["mean", "multiply"]
+Windows = Literal["inside", "all"]
+Found = tuple[dict[str, float | None], dict[str, str]]
+
+
+def compare(
+    image_BCHW: Tensor,
+    reference_BCHW: Tensor,
+    mask_B1HW: Tensor | None = None,
+    masking: Masking = "mean",
+    windows: Windows = "inside",
+) -> Found:
+    """l1, l2, psnr and ssim, and for each that can't be had the reason."""
+    if mask_B1HW is not None and not mask_B1HW.any():
+        return dict.fromkeys(NAMES), dict.fromkeys(NAMES, "the region has no pixels")
+    if mask_B1HW is not None and masking == "multiply":
+        image_BCHW, reference_BCHW, mask_B1HW = image_BCHW * mask_B1HW, reference_BCHW * mask_B1HW, None
+    values: dict[str, float | None] = {
+        "l1": l1(image_BCHW, reference_BCHW, mask_B1HW),
+        "l2": l2(image_BCHW, reference_BCHW, mask_B1HW),
+        "psnr": psnr(image_BCHW, reference_BCHW, mask_B1HW),
+        "ssim": None,
+    }
+    try:
+        values["ssim"] = ssim(image_BCHW, reference_BCHW, mask_B1HW, windows)
+    except (ValueError, ModuleNotFoundError) as error:
+        return values, {"ssim": str(error)}
+    return values, {}
 
 
 def l1(image_BCHW: Tensor, reference_BCHW: Tensor, mask_B1HW: Tensor | None = None) -> float:
@@ -34,28 +62,37 @@ def psnr(image_BCHW: Tensor, reference_BCHW: Tensor, mask_B1HW: Tensor | None = 
     return float("inf") if error == 0 else -10 * torch.tensor(error, dtype=torch.float64).log10().item()
 
 
-def ssim(image_BCHW: Tensor, reference_BCHW: Tensor, mask_B1HW: Tensor | None = None) -> float:
+def ssim(
+    image_BCHW: Tensor, reference_BCHW: Tensor, mask_B1HW: Tensor | None = None, windows: Windows = "inside"
+) -> float:
     """Structural similarity (Wang et al. 2004) by torchmetrics: 11x11 Gaussian of σ 1.5, data range 1, in [-1, 1].
 
-    The average is over the windows that lie wholly inside the picture; with a mask, over those around a pixel of the
-    region.
+    Args:
+        image_BCHW: in [0, 1].
+        reference_BCHW: in [0, 1].
+        mask_B1HW: average over the windows around a pixel of the region.
+        windows: inside averages over the windows that lie wholly inside the picture, as the paper, scikit-image and
+            torchmetrics up to 1.4 do; all also over those that hang over its border, where the picture is mirrored,
+            as torchmetrics 1.9 does.
 
     Raises:
         ValueError: the picture is smaller than a window, or no window lies around a pixel of the region.
+        ModuleNotFoundError: torchmetrics is not installed.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     height, width = image_BCHW.shape[-2:]
     if min(height, width) < 11:
         raise ValueError(f"SSIM needs at least 11x11 pixels, the picture has {width}x{height}")
-    value, map_BCHW = structural_similarity_index_measure(
+    _, map_BCHW = structural_similarity_index_measure(
         image_BCHW, reference_BCHW, data_range=1.0, sigma=1.5, kernel_size=11, return_full_image=True
     )
-    if mask_B1HW is None:
-        return float(value)
-    if not mask_B1HW[..., 5:-5, 5:-5].any():
-        raise ValueError("no window of SSIM lies around a pixel of the region")
-    return _mean(map_BCHW[..., 5:-5, 5:-5].double(), mask_B1HW[..., 5:-5, 5:-5])
+    whole = slice(None) if windows == "all" else slice(5, -5)
+    if mask_B1HW is not None:
+        mask_B1HW = mask_B1HW[..., whole, whole]
+        if not mask_B1HW.any():
+            raise ValueError("no window of SSIM lies around a pixel of the region")
+    return _mean(map_BCHW[..., whole, whole].double(), mask_B1HW)
 
 
 def _mean(values_BCHW: Tensor, mask_B1HW: Tensor | None) -> float:

@@ -31,10 +31,10 @@ class ViT:
     def tokens(self, pixels_BCHW: Tensor) -> Tensor:
         """Output tokens after the last norm, (B, T, D)."""
         with torch.no_grad():
-            pixels = pixels_BCHW.to(next(self.model.parameters()).device)
+            pixels = pixels_BCHW.to(next(self.model.parameters()))
             if hasattr(self.model, "forward_features"):
-                return self.model.forward_features(pixels)
-            return self.model(pixels, **self._how).last_hidden_state
+                return self.model.forward_features(pixels).float()
+            return self.model(pixels, **self._how).last_hidden_state.float()
 
     def embed(self, pixels_BCHW: Tensor) -> Tensor:
         """The class token, (B, D): what ``torch.hub``'s DINO models return."""
@@ -54,7 +54,7 @@ class ViT:
             self.tokens(pixels_BCHW)
         finally:
             hook.remove()
-        return seen[0].chunk(3, dim=-1)[1] if self._fused else seen[0]
+        return (seen[0].chunk(3, dim=-1)[1] if self._fused else seen[0]).float()
 
 
 def self_similarity(keys_BTD: Tensor) -> Tensor:
