@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from graphflow.flatten import Flat, flatten
 from graphflow.graph import Graph, override
 from graphflow.models.preset import Preset, load_preset
 from graphflow.node import Node
-from graphflow.ports import CONVERSIONS, ModelRole, Port, PortType
+from graphflow.ports import CONVERSIONS, TEXT, ModelRole, Port, PortType
 from graphflow.scope import Scope, ScopeNode
 from graphflow.spaces import SpaceConflict, unify
 from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref, load_subgraph, shipped_graphs, subgraph_place
 
 MAX_NESTING, MAX_NODES = 16, 100_000
 LONGEST_CIRCLE = 20
-Shared = dict[tuple[str, int, str], Scope | None]
 _EDGE_LIKE = re.compile(r"([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
 
 
@@ -52,13 +51,13 @@ def check(
         UsageError: a setting names no node.
     """
     settings = dict(settings or {})
-    problems: list[Diagnostic] = []
+    found = _Findings()
     spec = override(spec, settings)
     preset = None
     if models is not None:
-        preset = _preset(models, Mark("--models"), models_folder or Path(), problems)
-    scope = _Checker(spec, preset, problems, (), {}).check(own_preset=models is None)
-    _stop_at(problems)
+        preset = _preset(models, Mark("--models"), models_folder or Path(), found.problems)
+    scope = _Checker(spec, preset, found, ()).check(own_preset=models is None)
+    _stop_at(found.problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
     order = list(TopologicalSorter(_parents(flat)).static_order())
@@ -67,7 +66,7 @@ def check(
         overrides=settings,
     )  # fmt: skip
     _stop_at([_space_problem(conflict) for conflict in unify(graph.nodes)])
-    graph.warnings.extend(_unused(graph))
+    graph.warnings.extend(dict.fromkeys(found.warnings))
     return graph
 
 
@@ -94,14 +93,6 @@ def _space_problem(conflict: SpaceConflict) -> Diagnostic:
     return Diagnostic(conflict.mark, "GF112", message, hint)
 
 
-def _unused(graph: Graph) -> Iterator[Diagnostic]:
-    needed = set(graph.demanded())
-    for name in graph.order:
-        if name not in needed:
-            mark = graph.nodes[name].spec.mark
-            yield Diagnostic(mark, "GF150", f"no output needs node '{name}': it will not run", severity="warning")
-
-
 def _preset(models: Any, mark: Mark, folder: Path | None, problems: list[Diagnostic]) -> Preset | None:
     try:
         return load_preset(models, mark, folder)
@@ -110,13 +101,21 @@ def _preset(models: Any, mark: Mark, folder: Path | None, problems: list[Diagnos
         return None
 
 
-class _Checker:
-    """Checks one file; `stack` holds the places of the files that use it, `shared` what is checked already."""
+@dataclass
+class _Findings:
+    """What the check of all files has found; `scopes` are the sub-graphs that are checked already."""
 
-    def __init__(
-        self, spec: GraphSpec, preset: Preset | None, problems: list[Diagnostic], stack: tuple[str, ...], shared: Shared
-    ) -> None:
-        self.spec, self.problems, self.stack, self.shared = spec, problems, (*stack, spec.place), shared
+    problems: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
+    scopes: dict[tuple[str, int, str], Scope | None] = field(default_factory=dict)
+
+
+class _Checker:
+    """Checks one file; `stack` holds the places of the files that use it."""
+
+    def __init__(self, spec: GraphSpec, preset: Preset | None, found: _Findings, stack: tuple[str, ...]) -> None:
+        self.spec, self.found, self.stack = spec, found, (*stack, spec.place)
+        self.problems = found.problems
         self.scope = Scope(spec, preset)
         self.good = True
 
@@ -138,13 +137,15 @@ class _Checker:
             if port is not None:
                 self.scope.output_ports[name] = port
         self.circles()
+        self.unused()
         self.scope.size = sum(n.unit.size if isinstance(n.unit, Scope) else 1 for n in self.scope.nodes.values())
         return self.scope
 
     def default(self, declared: InputSpec) -> None:
-        if declared.has_default and declared.type.codec == "json":
+        if declared.has_default and declared.type.codec in ("json", "image"):
+            names = declared if declared.type.codec == "json" else replace(declared, type=TEXT)
             try:
-                read_constant(declared.default, declared)
+                read_constant(declared.default, names)
             except ValueError as error:
                 message = f"the default of input '{declared.name}' ({declared.describe()}) {error}"
                 self.problem(declared.mark, "GF130", message)
@@ -172,9 +173,9 @@ class _Checker:
             self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
             return None
         same = (place, id(self.scope.preset), json.dumps(dict(node.inside), sort_keys=True, default=repr))
-        if same not in self.shared:
-            self.shared[same] = self.load(node)
-        found = self.shared[same]
+        if same not in self.found.scopes:
+            self.found.scopes[same] = self.load(node)
+        found = self.found.scopes[same]
         self.good &= found is not None
         if found is not None and found.size > MAX_NODES:
             message = (
@@ -190,7 +191,7 @@ class _Checker:
         except InvalidError as error:
             self.problems.extend(error.diagnostics)
             return None
-        checker = _Checker(spec, self.scope.preset, self.problems, self.stack, self.shared)
+        checker = _Checker(spec, self.scope.preset, self.found, self.stack)
         return checker.check(own_preset=self.scope.preset is None)
 
     def node(self, node: ScopeNode) -> None:
@@ -373,11 +374,29 @@ class _Checker:
                 message = f"'{node.spec.name}.{name}' ({declared.describe()}) {error}"
                 self.problem(node.spec.parameter_marks[name], "GF108", message, declared.doc)
 
-    def circles(self) -> None:
-        parents = {
+    def parents(self) -> dict[str, list[str]]:
+        return {
             name: [r.node for e in node.edges.values() for r in (e if isinstance(e, tuple) else (e,))]
             for name, node in self.scope.nodes.items()
         }
+
+    def unused(self) -> None:
+        """Warn of nodes that no output of their own file needs."""
+        parents = self.parents()
+        stack = [ref.node for ref in self.spec.outputs.values()]
+        needed: set[str] = set()
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += parents.get(name, [])
+        for name in self.scope.nodes:
+            if name not in needed:
+                mark, message = self.spec.nodes[name].mark, f"no output needs node '{name}': it will not run"
+                self.found.warnings.append(Diagnostic(mark, "GF150", message, severity="warning"))
+
+    def circles(self) -> None:
+        parents = self.parents()
         sorter = TopologicalSorter({n: [p for p in found if p in parents] for n, found in parents.items()})
         try:
             sorter.prepare()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-from importlib.metadata import PackageNotFoundError, version
 
 from graphflow.errors import UsageError
 
@@ -27,8 +26,6 @@ def resolve(device: str) -> str:
 
 def cuda_devices() -> int:
     """How many CUDA GPUs this process could use; 0 when torch is a CPU build. Asks the driver, not torch."""
-    if "+cpu" in (torch_version() or "+cpu"):
-        return 0
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(name)
@@ -37,6 +34,8 @@ def cuda_devices() -> int:
             continue
     else:
         return 0
+    if "+cpu" in (torch_version() or "+cpu"):
+        return 0
     count = ctypes.c_int()
     found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     return count.value if found else 0
@@ -44,6 +43,8 @@ def cuda_devices() -> int:
 
 def torch_version() -> str | None:
     """The installed torch, or None."""
+    from importlib.metadata import PackageNotFoundError, version  # its import takes longer than asking the driver
+
     try:
         return version("torch")
     except PackageNotFoundError:

@@ -7,6 +7,8 @@ from typing import Any
 
 from graphflow.record import NodeRecord, RunRecord
 
+ABSENT = object()
+
 
 def differences(a: RunRecord, b: RunRecord) -> list[str]:
     """A line for each difference between two runs: graph, inputs, models, then node by node in order of execution.
@@ -67,9 +69,12 @@ def _digests(node: NodeRecord) -> dict[str, str]:
 
 def _mapping(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     names = [*a, *(n for n in b if n not in a)]
-    absent = "absent"
-    return [line for n in names for line in _change(f"{what} {n}", a.get(n, absent), b.get(n, absent))]
+    return [line for n in names for line in _change(f"{what} {n}", a.get(n, ABSENT), b.get(n, ABSENT))]
 
 
 def _change(what: str, a: Any, b: Any) -> list[str]:
-    return [f"{what} {a!r} → {b!r}" if isinstance(a, str) else f"{what} {a} → {b}"] if a != b else []
+    return [f"{what} {_quoted(a)} → {_quoted(b)}"] if a != b else []
+
+
+def _quoted(value: Any) -> str:
+    return "absent" if value is ABSENT else repr(value) if isinstance(value, str) else str(value)

@@ -170,14 +170,10 @@ class _Binder:
     def _digest(self, path: Path) -> str:
         if not path.exists():
             raise FileNotFoundError(2, "no such file", str(path))
-        name = self.spec.type.name
         try:
-            digest = self.store.file_digest(path, lambda p: f"{name}:{self.codec.digest(self._read(p))}")
-            if not digest.startswith(f"{name}:"):  # remembered as the other of Image and Mask
-                return self.codec.digest(self._read(path))
+            return self.store.file_digest(path, lambda p: self.codec.digest(self._read(p)), self.spec.type.name)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return digest.partition(":")[2]
 
     def _read(self, path: Path) -> Any:
         return self._convert(read_image(path))

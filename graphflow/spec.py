@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError, did_you_mean, shown
+from graphflow.errors import LONGEST_NAME, Diagnostic, InvalidError, Mark, UsageError, did_you_mean, shown
 from graphflow.migrate import NEWEST, version_problem
 from graphflow.ports import PORT_TYPES, PortType, type_by_name
 from graphflow.yamlfile import YamlList, YamlMap, mark_of, read_file, read_text
@@ -258,8 +258,9 @@ class _Reader:
             return []
         out = []
         for key, entry in value.items():
-            if not _NAME.fullmatch(key):
-                self.problem(value.key_marks[key], "GF012", f"{shown(key)} is no name: letters, digits and '_' only")
+            if not _NAME.fullmatch(key) or len(key) > LONGEST_NAME:
+                message = f"{shown(key)} is no name: letters, digits and '_' only, at most {LONGEST_NAME}"
+                self.problem(value.key_marks[key], "GF012", message)
             elif section == "nodes" and key in RESERVED:
                 self.problem(value.key_marks[key], "GF012", f"a node can't be called '{key}': that name is reserved")
             else:
@@ -282,6 +283,8 @@ class _Reader:
             self.problem(mark_of(value, "type", mark), "GF013", f"input '{name}' has no type {shown(given)}", hint)
             return None
         doc = value.get("doc", "")
+        if not isinstance(doc, str):
+            self.problem(mark_of(value, "doc", mark), "GF010", f"'doc:' is text, found {kind_of(doc)}")
         nonempty = value.get("nonempty", False)
         if not isinstance(nonempty, bool):
             self.problem(mark_of(value, "nonempty", mark), "GF010", "'nonempty:' is true or false")
@@ -331,7 +334,7 @@ class _Reader:
         return YamlMap(mark)
 
     def ref(self, value: Any, mark: Mark, what: str) -> Ref | None:
-        if isinstance(value, str) and (match := _EDGE.fullmatch(value)):
+        if isinstance(value, str) and len(value) <= 2 * LONGEST_NAME and (match := _EDGE.fullmatch(value)):
             return Ref(match[1], match[2], mark)
         hint = "constants stand under 'with:'" if what.startswith("'") else ""
         self.problem(mark, "GF014", f"{what} is fed by node.port or inputs.name, found {shown(value)}", hint)
@@ -341,6 +344,8 @@ class _Reader:
         for key in value:
             if key not in known and not (allow_x and key.startswith("x-")):
                 hint = did_you_mean(key, known) or f"{what} has: {', '.join(known)}"
+                if " " in key and value[key] is None:
+                    hint = "inside braces, text with a comma needs quotes"
                 self.problem(value.key_marks[key], "GF015", f"{what} has no key {shown(key)}", hint)
 
     def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:

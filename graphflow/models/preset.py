@@ -179,7 +179,8 @@ class _Reader:
             self.problem(where, "GF125", f"dtype {dtype!r} is unknown", f"one of {', '.join(DTYPES)}")
         hub = entry.get("hub")
         if hub is not None and not _HUB_NAME.fullmatch(str(hub)):
-            self.problem(mark_of(entry, "hub", mark), "GF123", f"{hub!r} is no repository name", "expected owner/name")
+            where, message = mark_of(entry, "hub", mark), f"{shown(hub)} is no repository name"
+            self.problem(where, "GF123", message, "expected owner/name")
         if entry.get("endpoint") and self.folder is None:
             where = mark_of(entry, "endpoint", mark)
             self.problem(where, "GF121", f"model '{name}' of a picture's graph can't call a service", "use --models")

@@ -21,16 +21,23 @@ AND typeof(size) = 'integer' AND typeof(used) = 'real' AND typeof(clock) = 'real
 class Upkeep(Leases):
     """File digests, checkpoints, pins and checks of a store."""
 
-    def file_digest(self, path: Path, compute: Callable[[Path], str]) -> str:
-        """The digest of a file, remembered by path, size and time of change, so that it is computed once."""
+    def file_digest(self, path: Path, compute: Callable[[Path], str], what: str = "") -> str:
+        """The digest of a file, remembered by path, size and time of change, so that it is computed once.
+
+        Args:
+            path: the file.
+            compute: gives the digest; or any other text that depends on nothing but the file.
+            what: what is computed, where there are several such texts of one file.
+        """
         stat = path.stat()
-        row = self.index.row("SELECT path, size, mtime, digest, mark FROM files WHERE path = ?", (str(path),))
+        name = f"{path}\n{what}" if what else str(path)
+        row = self.index.row("SELECT path, size, mtime, digest, mark FROM files WHERE path = ?", (name,))
         if row is not None and row[1:3] == (stat.st_size, stat.st_mtime_ns) and file_mark(*row[:4]) == row[4]:
             return str(row[3])
         digest = str(compute(path))
         # A file changed within the clock's last tick may change again without a new time: don't remember it yet.
         if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-            entry = (str(path), stat.st_size, stat.st_mtime_ns, digest)
+            entry = (name, stat.st_size, stat.st_mtime_ns, digest)
             sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)"
             self.index.statement("remembering a file", sql, (*entry, file_mark(*entry)))
         return digest
