@@ -35,7 +35,7 @@ outputs: {text: caption.text, cond: source.cond, latents: encode.latents}
 OTHER_SPACE = """\
 graphflow: 1
 inputs: {noise: Latents, text: Text}
-models: {extends: pocket, denoiser: {loader: diffusers.unet, path: weights, space: sdxl}}
+models: {extends: pocket, denoiser: {loader: diffusers.unet, packaged: pocket/weights/denoiser, space: sdxl}}
 nodes:
   source: {uses: text.encode, in: {text: inputs.text}}
   edit: {uses: denoise.ddim, in: {noise: inputs.noise, cond: source.cond}}
@@ -96,7 +96,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "GF112": [(GRAPH, OTHER_SPACE)],
     "GF113": [("{text: caption.text}}", "{text: inputs.foto}}")],
     "GF116": [(GRAPH, MAP_OF_A_LIST)],
-    "GF117": [("uses: text.encode", "uses: parts/none.yaml")],
+    "GF117": [("uses: text.encode", "uses: edit.yaml")],
     "GF118": [(GRAPH, MAPS_IT)],
     "GF120": [("models: pocket", "models: pockt")],
     "GF121": [
