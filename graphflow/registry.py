@@ -65,9 +65,8 @@ def find(kind: str) -> type[Node] | None:
 
 def all_kinds() -> dict[str, type[Node]]:
     """Every kind of the standard library, of installed packs and of loaded files, sorted."""
-    import graphflow.nodes
-
-    for module in pkgutil.iter_modules(graphflow.nodes.__path__):
+    standard = importlib.import_module(STANDARD)  # by name: the engine depends on no node
+    for module in pkgutil.iter_modules(standard.__path__):
         if not module.ispkg:
             _import_family(module.name)
     import_packs()
