@@ -99,6 +99,8 @@ class GraphNode:
 
     def title(self, index: Index) -> str:
         """An instance's name: ``b[2]/encode``; with a part of the index it stands for several: ``b[…]/encode``."""
+        if not self.axes:
+            return self.name
         out = self.name
         for depth, axis in reversed(list(enumerate(self.axes))):
             shown = "…" if depth >= len(index) else index[depth]
@@ -244,6 +246,8 @@ class Graph:
 
     def _source(self, ref: Ref, each: int | None, axes: tuple[str, ...], index: Index, length: Lengths) -> Source:
         own = self._axes_of(ref)
+        if not own and each is None:
+            return Place(ref.node, ref.port)
         shared = _shared(own, axes if each is None else axes[:each])
         base = index[:shared]
         if len(own) == shared:

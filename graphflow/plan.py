@@ -6,8 +6,9 @@ ones, its key is found in the store and it does not run (early cut-off).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from graphflow.errors import DamagedBlobError
@@ -93,6 +94,7 @@ class _Planner:
         self.known = Known(graph, inputs)
         self.planned: dict[str, PlannedNode] = {}
         self.placed: dict[str, Placed] = {}
+        self.computing: dict[str, str] = {}  # key → the instance that runs first
 
     def add(self, node: GraphNode) -> None:
         for index, unknown in self.known.instances(node):
@@ -112,12 +114,17 @@ class _Planner:
         self.placed[name] = placed
         result = placed.result
         if result is None:
+            status: Status = "run"
             reason = "never reused: not deterministic"
             if node.name in self.placer.refresh:
                 reason = "refreshed"
             elif node.cls.deterministic:
-                reason = self.placer.reason(node.name, placed)
-            entry = PlannedNode(name, node.cls.kind, "run", reason, placed.key, node=node.name, index=index)
+                first = self.computing.setdefault(placed.key, name)
+                if first == name:
+                    reason = self.placer.reason(node.name, placed)
+                else:
+                    status, reason = "maybe", f"the same as {first}"
+            entry = PlannedNode(name, node.cls.kind, status, reason, placed.key, node=node.name, index=index)
             self.planned[name] = self.expected(entry)
             return
         size = 0
@@ -206,23 +213,29 @@ class _Planner:
 
         if targets is None:
             for ref in self.graph.outputs.values():
-                want(self.places(lambda ref=ref: self.graph.output_source(ref, self.known.length)))
+                want(self.places(partial(self.graph.output_source, ref, self.known.length)))
+        digests = self.known.digests
+        stored = [digests[p] for ports in wanted.values() for p in ports.values() if p in digests]
+        gone, asked = self.store.lacking(stored), {s.digest for s in stored}
+
+        def there(place: Place) -> bool:
+            found = digests[place]
+            return found.digest not in gone if found.digest in asked else self.store.has(found)
+
         for name in reversed(list(self.planned)):
             entry = self.planned[name]
             if entry.status == "cached":
                 places = wanted.get(name)
-                if places is None:
-                    continue
-                lost = sorted(p for p, place in places.items() if not self.store.has(self.known.digests[place]))
+                lost = sorted(p for p, place in places.items() if not there(place)) if places else []
                 if not lost:
                     continue
                 self.lose(name, lost)
             node = self.graph.nodes[entry.node]
             if entry.index is not None:
                 for port in node.edges:
-                    want(self.places(lambda p=port, n=node, i=entry.index: self.known.source(n, p, i)))
+                    want(self.places(partial(self.known.source, node, port, entry.index)))
 
-    def places(self, source: Any) -> list[Place]:
+    def places(self, source: Callable[[], Source]) -> list[Place]:
         try:
             return places_of(source())
         except UnknownError:

@@ -361,13 +361,14 @@ class Runner:
 
     def _hold(self, name: str) -> None:
         """Make sure that an output can be read after the run."""
+        ref = self.outputs[name]
+        kind = self.graph.nodes[ref.node].cls.outputs()[ref.port].type if ref.node != "inputs" else None
+        if kind is None or (isinstance(kind, PortType) and kind.codec == "json"):
+            return  # damage in the index is rare, and found when the value is read
         try:
             source = self._output_source(name)
         except UnknownError:
             return  # what it needs has failed
-        kind = self.graph.output_port(self.outputs[name]).type
-        if isinstance(kind, PortType) and kind.codec == "json":
-            return  # damage in the index is rare, and found when the value is read
         if all(p in self.known.digests for p in places_of(source)):
             self._recover(lambda: self._values.check(source))
 

@@ -24,6 +24,7 @@ from graphflow.store.records import Stored, inline_value
 
 INLINE_BYTES = 32 * 1024
 # A long list is entered in parts, so that no transaction holds up other processes for long.
+QUERY = 500  # digests that one query asks for
 BATCH_BLOBS, BATCH_BYTES = 64, 64 * 2**20
 _ENTER = "INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _BLOB = "SELECT codec, size, hash, inline, used, input FROM blobs WHERE digest = ?"
@@ -133,6 +134,19 @@ class Values(Base):
     def has(self, stored: Stored) -> bool:
         """Whether all blobs of a value are there, by name and size."""
         return all(self._present(digest) for digest in stored.digests)
+
+    def lacking(self, values: Iterable[Stored]) -> set[str]:
+        """The digests of those values that `has` would deny, asked for together."""
+        wanted = {stored.digest: stored.digests for stored in values}
+        digests = list({d for parts in wanted.values() for d in parts})
+        there: set[str] = set()
+        for start in range(0, len(digests), QUERY):
+            part = digests[start : start + QUERY]
+            sql = f"SELECT digest, codec, size, inline IS NULL FROM blobs WHERE digest IN ({','.join('?' * len(part))})"
+            for digest, codec, size, in_file in self.index.rows(sql, part):
+                if not in_file or (codec in CODECS and file_size(self.path(digest, codec)) == size):
+                    there.add(digest)
+        return {digest for digest, parts in wanted.items() if not there.issuperset(parts)}
 
     def small(self, digest: str) -> str | None:
         """A short value as Python would write it, for messages; None when it is long, no JSON, or not here."""
