@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
-
-from blake3 import blake3
 
 from graphflow.codecs import digest_json
 from graphflow.errors import DamagedBlobError
@@ -16,6 +15,8 @@ from graphflow.errors import DamagedBlobError
 # other columns repeat some of it for queries. Parts stand apart, because only `why` needs them.
 COLUMNS = "key, body, mark, used, evicted"
 Row = tuple[Any, ...]
+# json.dumps and json.loads without what they look up on each call; the checksum has said that the text is whole.
+_decode = json.JSONDecoder().raw_decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -95,7 +96,7 @@ def result_of(row: Row, parts: Callable[[str], dict[str, Any]]) -> Result | None
     key, body, mark, used, evicted = row[:5]
     if not isinstance(body, str) or _mark(key + body) != mark:
         return None
-    kind, graph, node, seconds, created, code, outputs = json.loads(body)
+    kind, graph, node, seconds, created, code, outputs = _decode(body)[0]
     stored = {n: Stored(d, c, b, i and tuple(i), k) for n, (d, c, b, i, k) in outputs.items()}
     found = Result(key, kind, graph, node, parts, stored, seconds, created, code)
     # Not under the checksum, because they change: bit rot in them can only move an eviction.
@@ -111,7 +112,7 @@ def parts_of(key: str, text: Any, mark: Any) -> dict[str, Any]:
     """
     if not isinstance(text, str) or _mark(key + text) != mark:
         raise DamagedBlobError(f"the index has lost what the key {key[:12]} was made of")
-    parts: dict[str, Any] = json.loads(text)
+    parts: dict[str, Any] = _decode(text)[0]
     return parts
 
 
@@ -133,4 +134,4 @@ def file_mark(path: str, size: int, mtime: int, digest: str) -> bytes:
 
 
 def _mark(text: str) -> bytes:
-    return blake3(text.encode(errors="replace")).digest(length=8)
+    return blake2b(text.encode(errors="replace"), digest_size=8).digest()
