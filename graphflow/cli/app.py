@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphflow.errors import UsageError
-from graphflow.session import Session, open_session
 from graphflow.yamlfile import read_text, scalar
 
 if TYPE_CHECKING:
     from graphflow.placing import CodePolicy
     from graphflow.run import Options
+    from graphflow.session import Session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +66,8 @@ def session_of(
     over: Sequence[str] = (),
 ) -> Session:
     """Open a graph with the options that the commands share."""
+    from graphflow.session import open_session  # most commands about what is there do without
+
     values = {name: yaml_value(text, f"--set {name}") for name, text in pairs(settings, "--set").items()}
     return open_session(graph, models, values, store, device, dtype, nodes, [o.partition("=")[0] for o in over])
 
