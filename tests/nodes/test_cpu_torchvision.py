@@ -61,7 +61,7 @@ def test_other_errors_of_torchvision_are_shown(tmp_path):
 def test_the_hook_is_put_in_place_once_and_imports_nothing_heavy():
     code = (
         "import sys, graphflow.nodes\n"
-        "from graphflow.nodes.lib import cpu_torchvision as c\n"
+        "from graphflow.nodes import cpu_torchvision as c\n"
         "c.install()\n"
         "print(sum(isinstance(f, c._Finder) for f in sys.meta_path), 'torch' in sys.modules)"
     )
