@@ -12,6 +12,8 @@ import pytest
 
 from graphflow import registry
 from graphflow.errors import UsageError
+from graphflow.models import refs
+from graphflow.models.refs import loaders
 
 NODE = '''"""A pack."""
 
@@ -37,7 +39,7 @@ Write = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry, "_KINDS", registry.all_kinds())
     monkeypatch.setattr(registry, "_stamps", {})
     monkeypatch.setattr(registry, "broken_packs", {})
     before = set(sys.modules)
@@ -202,3 +204,31 @@ def test_broken_and_greedy_packs_are_reported_and_the_rest_works() -> None:
     assert "two nodes claim the kind 'caption'" in registry.broken_packs["greedy"]
     assert registry.find("caption").__module__ == "graphflow.nodes.caption"
     assert {"good.say", "caption"} <= registry.all_kinds().keys()
+
+
+LOADER = """
+from graphflow.models.refs import loader
+
+@loader("{name}", role="llm")
+def {function}(ref, folder, device, dtype):
+    return None
+"""
+
+
+def test_a_pack_brings_loaders_and_takes_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaders()
+    monkeypatch.setattr(refs, "_LOADERS", dict(loaders()))
+    path = tmp_path / "mine.py"
+    path.write_text(LOADER.format(name="mine.llm", function="load_mine"))
+    registry.load_file(path)
+    first = loaders()["mine.llm"].load
+    path.write_text(LOADER.format(name="mine.llm", function="load_mine") + "\nX = 1\n")
+    registry.load_file(path)
+    assert loaders()["mine.llm"].load is not first
+    other = tmp_path / "other.py"
+    other.write_text(LOADER.format(name="mine.llm", function="load_mine"))
+    with pytest.raises(UsageError, match=r"claim the loader 'mine.llm': .*mine\.py:4 and .*other\.py:4"):
+        registry.load_file(other)
+    other.write_text(LOADER.format(name="diffusers.vae", function="load_vae"))
+    with pytest.raises(UsageError, match=r"claim the loader 'diffusers.vae': .*diffusion\.py:\d+ and .*other\.py:4"):
+        registry.load_file(other)

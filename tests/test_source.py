@@ -90,7 +90,7 @@ Digest = Callable[..., str]
 def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Digest]:
     """Write the pack `sourcepack` with some text replaced; returns the digest of a kind."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry, "_KINDS", registry.all_kinds())
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(

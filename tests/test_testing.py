@@ -219,7 +219,7 @@ class Say(Node, kind="testingpack.say"):
 
 @pytest.fixture
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry, "_KINDS", registry.all_kinds())
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "testingpack.py"
     path.write_text(PACK)

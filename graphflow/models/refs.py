@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import Mark, UsageError
+from graphflow.registry import place_of
+from graphflow.source import STANDARD
 
 if TYPE_CHECKING:
     import torch
@@ -89,18 +91,29 @@ _LOADERS: dict[str, Loader] = {}
 def loader(
     name: str, role: str, files: tuple[str, ...] = (), options: Mapping[str, str] | None = None
 ) -> Callable[[LoadFunction], LoadFunction]:
-    """Register the decorated function as a loader; see `Loader` for the arguments."""
+    """Register the decorated function as a loader; see `Loader` for the arguments.
+
+    Raises:
+        UsageError: another function has claimed the name already, be it one of the standard library.
+    """
 
     def register(load: LoadFunction) -> LoadFunction:
-        if name in _LOADERS and _LOADERS[name].load.__qualname__ != load.__qualname__:
-            raise UsageError(f"two loaders claim the name '{name}'")
+        if not load.__module__.startswith(STANDARD + "."):
+            loaders()  # so that a standard loader is there to be defended
+        if name in _LOADERS and _identity(_LOADERS[name].load) != _identity(load):
+            places = f"{place_of(_LOADERS[name].load)} and {place_of(load)}"
+            raise UsageError(f"two functions claim the loader '{name}': {places}")
         _LOADERS[name] = Loader(name, role, load, files, dict(options or {}))
         return load
 
     return register
 
 
+def _identity(load: LoadFunction) -> tuple[str, str]:
+    return load.__module__, load.__qualname__
+
+
 def loaders() -> Mapping[str, Loader]:
     """All loaders: those of the standard library and those that packs have registered."""
-    importlib.import_module("graphflow.nodes.loaders")  # registers the standard ones; imports no torch
+    importlib.import_module(f"{STANDARD}.loaders")  # registers the standard ones; imports no torch
     return _LOADERS
