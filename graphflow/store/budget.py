@@ -15,12 +15,12 @@ DISK_SHARE = 0.1
 
 # What is this small costs less to keep than to think about, and `why` can show it.
 SMALL_BYTES = 64 * 1024
-# Reading a value back: opening it, reading it twice (once to check its hash, once to decode it), and decoding. Measured
-# with pictures and tensors on a two-core machine; a disk that delivers 200 MB/s is no slower than this.
+# Reading a value back: looking it up, checking its hash, decoding it. Bytes per second by codec, measured on a two-core
+# machine with the file not in memory; a disk of 200 MB/s is no slower for what takes long to decode.
 READ_SECONDS = 0.002
-READ_BYTES_PER_SECOND = 200e6
-# Storing takes about twice as long as reading (encoding, hash, sync). A value that is read once must have repaid both:
-# compute > 2 × read + read. One more for what it displaces when the store is full.
+READ_BYTES_PER_SECOND = {"image": 60e6, "json": 200e6}
+OTHER_BYTES_PER_SECOND = 400e6
+# Storing takes two to four times as long as reading (encoding, hashes, sync): computing must repay both.
 CLEAR_FACTOR = 4.0
 
 
@@ -39,14 +39,14 @@ def default_budget(folder: Path) -> int:
         raise UsageError(f"{VARIABLE}: {error}") from error
 
 
-def read_seconds(size: int) -> float:
+def read_seconds(size: int, codec: str = "") -> float:
     """About how long it takes to read a value of this many bytes back."""
-    return READ_SECONDS + size / READ_BYTES_PER_SECOND
+    return READ_SECONDS + size / READ_BYTES_PER_SECOND.get(codec, OTHER_BYTES_PER_SECOND)
 
 
-def worth_storing(size: int, seconds: float) -> bool:
+def worth_storing(size: int, seconds: float, codec: str = "") -> bool:
     """Whether a value of this many bytes that took these seconds to compute is worth being stored.
 
     Small values always are. Others are when computing them again takes clearly longer than storing and reading them.
     """
-    return size <= SMALL_BYTES or seconds >= CLEAR_FACTOR * read_seconds(size)
+    return size <= SMALL_BYTES or seconds >= CLEAR_FACTOR * read_seconds(size, codec)

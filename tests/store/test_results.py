@@ -145,6 +145,7 @@ def test_file_digests_are_remembered_until_the_file_changes(store: Store, tmp_pa
 
 def test_small_values_and_slow_ones_are_worth_storing() -> None:
     assert worth_storing(1000, 0.0)
-    assert not worth_storing(2**30, 2.0)  # a gibibyte is read back in about five seconds
-    assert worth_storing(2**30, 60.0)
+    assert not worth_storing(2**30, 2.0)  # a gibibyte is read back in about three seconds
+    assert worth_storing(2**30, 12.0)
+    assert not worth_storing(2**30, 12.0, "image")
     assert not worth_storing(2**20, 0.001)
