@@ -5,8 +5,9 @@ class and everything of the same package that the class can reach, and it is sto
 
 A file is read as pieces. Functions, kinds and plain classes are pieces of their own, which count only when something
 that counts names them; all other statements of a module that is reached always count. So an edit to one kind leaves
-its neighbours in the file alone, and no effect of an import is overlooked. Names are matched as text, which errs on
-the side of counting too much. What the digest does not see: names put together at run time, data files, other packages.
+its neighbours in the file alone, and what an import does besides defining names is not overlooked. Names are matched
+as text, which errs on the side of counting too much. What the digest does not see: names put together at run time, data
+files, other packages, and the ``__init__`` of packages that an import only passes through.
 
 Comments, docstrings, formatting, imports for type checkers and the descriptions of parameters don't count. Nothing is
 imported to find out.
