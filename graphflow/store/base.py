@@ -42,7 +42,9 @@ class Base:
 
     def close(self) -> None:
         """Close the store: its leases and runs end. Closing twice does nothing."""
-        self._close()
+        if self._close.alive:
+            self.owner.leave()
+            self._close()
 
     def meta(self, name: str) -> float:
         """A number that the index keeps about itself; 0 when it is lost."""
@@ -56,5 +58,8 @@ class Base:
 
 
 def _close(owner: Owner, index: Index) -> None:
+    # A store that is forgotten is closed wherever Python collects garbage, perhaps in the middle of a transaction of
+    # another store on this folder, for which it must not wait.
+    index.hurry()
     owner.leave()
     index.close()

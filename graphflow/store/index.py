@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -54,6 +55,11 @@ class Index:
             self._open_or_replace()
         except (OSError, *ERRORS) as error:
             raise StoreError(f"the store {folder} can't be opened: {error}") from error
+
+    def hurry(self) -> None:
+        """From now on don't wait for other processes: writes fail while they write."""
+        with suppress(*ERRORS), self._write_lock:
+            self._writer.execute("PRAGMA busy_timeout=0")
 
     def close(self) -> None:
         """Close the file."""

@@ -156,3 +156,11 @@ def test_a_closed_store_leaves_nothing_behind(store: Store) -> None:
     again = Store(store.folder)
     for table in ("owners", "leases", "runs"):
         assert again.index.rows(f"SELECT * FROM {table}") == []
+
+
+def test_a_store_that_is_forgotten_in_a_transaction_does_not_wait(store: Store) -> None:
+    forgotten = [Store(store.folder)]
+    forgotten[0].begin_run()
+    began = time.monotonic()
+    store.index.write("testing", lambda db: forgotten.clear())
+    assert time.monotonic() - began < 10
