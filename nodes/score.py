@@ -15,8 +15,9 @@ from graphflow.ports import Image, Mask, Model, Ports, Text
 class Pixels(RegionMeasure, kind="score.pixels"):
     """L1 and L2 (both lower is better), PSNR in dB and SSIM (both higher) of a picture against a reference.
 
-    Pixels are RGB in [0, 1]; L2 is the mean squared error and not its root. PSNR of two equal pictures is infinite and
-    so not a number that can be kept or averaged: it is None, or what `identical_psnr` says.
+    Pixels are RGB in [0, 1], and so are L1 and L2; L2 is the mean squared error and not its root. SSIM (Wang et al.
+    2004) is 1 for equal pictures. Their PSNR is infinite and so not a number that can be kept or averaged: it is None,
+    or what `identical_psnr` says.
     """
 
     compat: Literal["none", "magicbrush", "pie_bench"] = Field(
@@ -107,8 +108,9 @@ class ClipScore(Measure, kind="score.clip", version=2):
     clip_text is cos(picture, text) (CLIP-T; CLIPout with the caption after the edit) and clip_text_distance is
     1 - clip_text; clip_image is cos(picture, source) (CLIPimg) and clip_target cos(picture, target) (CLIP-I);
     clip_direction is the cosine of the change of the picture and the change of the text (CLIPdir, each embedding of
-    length 1), and clip_instruction ReEdit's form of it, with the instruction in place of the change of the text. All
-    but the distance: higher is better. Values depend on the CLIP that the preset binds: compare only those of one.
+    length 1; Gal et al. 2021, Brooks et al. 2023), and clip_instruction ReEdit's form of it, with the instruction in
+    place of the change of the text. From -1 to 1; for all but the distance, higher is better. Values depend on the
+    CLIP that the preset binds: compare only those of one.
     """
 
     compat: Literal["none", "openai", "ip2p"] = Field(

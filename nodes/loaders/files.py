@@ -117,9 +117,12 @@ def fill(model: Any, folder: Path, stem: str, ignore: tuple[str, ...] = ()) -> N
             tensors |= load_file(path)
     except (OSError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {type(model).__name__}: {error}") from error
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(ignore or "\0")}
+    # Counters of batch normalisation came into PyTorch late; they do nothing outside training.
+    counts = ".num_batches_tracked"
+    named = model.state_dict()
+    wanted = {k: v for k, v in named.items() if not k.startswith(ignore or "\0") and not k.endswith(counts)}
     _all_there(folder, type(model).__name__, [k for k, v in wanted.items() if _shape(tensors.get(k)) != _shape(v)])
-    foreign = [k for k in tensors if k not in model.state_dict() and not k.startswith(ignore or "\0")]
+    foreign = [k for k in tensors if k not in named and not k.startswith(ignore or "\0")]
     if foreign:
         raise GraphflowError(f"{folder} is no {type(model).__name__}: it has other weights too: {_some(foreign)}")
     model.load_state_dict({k: v for k, v in tensors.items() if k in wanted}, strict=False)

@@ -26,7 +26,9 @@ from safetensors.torch import load_file, save_file
 from graphflow.errors import GraphflowError, MissingError, UsageError
 from graphflow.models.files import model_files
 from graphflow.models.refs import ModelRef, loaders
+from graphflow.node import Context
 from graphflow.nodes.lib.metrics import pixels
+from graphflow.nodes.score import Hps
 
 CPU, F32 = torch.device("cpu"), torch.float32
 IMAGES = [picture(50, 41, seed) for seed in (1, 2)]
@@ -145,6 +147,16 @@ def test_weights_of_another_model_beside_the_right_ones_are_refused(saved, tmp_p
         load("lpips", copy)
 
 
+def test_inception_needs_neither_classifier_nor_counters(saved, tmp_path):
+    copy = copied(saved["inception.fid"], tmp_path)
+    tensors = load_file(copy / "model.safetensors")
+    old = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked") and not k.startswith("fc.")}
+    assert len(old) < len(tensors) - 2
+    save_file(old, copy / "model.safetensors", {"format": "pt"})
+    found = [load("inception.fid", f).features(IMAGES[0], 64, "clean") for f in (saved["inception.fid"], copy)]
+    assert torch.equal(*found)
+
+
 def test_open_clip_agrees_with_open_clip_itself(saved):
     import open_clip
 
@@ -160,6 +172,25 @@ def test_open_clip_agrees_with_open_clip_itself(saved):
         torch.testing.assert_close(ours.text(texts), model.encode_text(tokenizer(texts)), atol=1e-6, rtol=1e-5)
     assert (ours.size, ours.max_tokens) == (32, 77)
     assert "bicubic" in ours.preprocessing.lower()
+
+
+def test_hps_is_what_its_authors_script_computes(saved):
+    import open_clip
+    from torchvision.transforms import v2 as tv
+
+    node = Hps()
+    found = node.run(
+        node.In(image=IMAGES[0], text="a cat", model=load("open_clip.hps", saved["open_clip.hps"])), Context()
+    )
+    model = open_clip.CLIP(**OPEN_CLIP, output_dict=True)
+    model.load_state_dict(load_file(saved["open_clip"] / "open_clip_model.safetensors"))
+    unit = tv.ToDtype(torch.float32, scale=True)(tv.ToImage()(IMAGES[0]))  # 50 x 41 pixels, to 32 x 26
+    small = tv.Resize((26, 32), interpolation=tv.InterpolationMode.BICUBIC, antialias=True)(unit)
+    ready = tv.Normalize(pixels.OPENAI_MEAN, pixels.OPENAI_STD)(tv.Pad([0, 3, 0, 3])(small))
+    with torch.no_grad():
+        out = model.eval()(ready[None], open_clip.SimpleTokenizer()(["a cat"]))
+    expected = torch.diagonal(out["image_features"] @ out["text_features"].T).item()
+    assert found.scores == {"hps": pytest.approx(expected, abs=1e-5)}
 
 
 def test_open_clips_activation_is_that_of_its_config(saved, tmp_path):
