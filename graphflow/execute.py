@@ -123,7 +123,7 @@ class Executor:
     def fed(self, job: Job, port: Port) -> Any:
         """What an edge brings to a port; trained weights come as the loaded model."""
         source = self.known.source(job.node, port.name, job.index)
-        value = self.values.fetch_for(port, job.node, source)
+        value = self.values.fetch_for(port, source)
         return value if port.role is None else self.pool.get_trained(value, port.role)
 
     def keep(self, job: Job, out: Any, seconds: float) -> None:
@@ -162,7 +162,7 @@ class Executor:
             self.warn_store(error)
             return self.store.describe(getattr(out, port.name), port.type.codec, port.is_list)
         wanted = cls.cache == "always" or (job.node.name, port.name) in self.keep_always
-        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds):
+        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds, port.type.codec):
             found.discard()
             return replace(found.stored, kept=False)
         prepared[port.name] = found

@@ -116,7 +116,7 @@ class _Level:
             found = self.fed_port(node, port)
             if found is None:
                 continue
-            constant = self.constant(found) if port in node.unit.model_fields else None
+            constant = self.constant(found) if port in node.unit.model_fields and found.each is None else None
             if constant is not None:
                 parameters[port] = constant.default
                 continue
@@ -153,14 +153,19 @@ class _Level:
         level = self.levels.get(ref.node)
         if level is None:
             return Fed(Ref(self.prefix + ref.node, ref.port, ref.mark))
-        inner = level.scope.spec.outputs[ref.port]
-        found = level.resolve(inner)
-        if found is None or inner.node != "inputs" or not self.scope.nodes[ref.node].spec.mapped:
-            return replace(found, edge=_at(found.edge, ref.mark)) if found is not None else None
-        if found.each != len(self.axes):  # a value that is the same for all elements, where a list was promised
-            self.problem(ref.mark, f"{ref} only passes on an input that is not mapped")
+        found = level.resolve(level.scope.spec.outputs[ref.port])
+        if found is None:
             return None
-        return Fed(found.edge)
+        if self.scope.nodes[ref.node].spec.mapped and not level.makes(found.edge):
+            if found.each != len(self.axes):  # a value that is the same for all elements, where a list was promised
+                self.problem(ref.mark, f"{ref} only passes on an input that is not mapped")
+                return None
+            found = Fed(found.edge)
+        return replace(found, edge=_at(found.edge, ref.mark))
+
+    def makes(self, edge: Edge) -> bool:
+        """Whether a node of this level, or of one inside it, makes what an edge brings; else an input is passed on."""
+        return isinstance(edge, Ref) and edge.node.startswith(self.prefix)
 
     def problem(self, mark: Mark, message: str) -> None:
         self.flat.problems.append(Diagnostic(mark, "GF118", message))

@@ -16,7 +16,7 @@ from graphflow.errors import Diagnostic, Mark, UsageError, did_you_mean
 from graphflow.models.preset import Preset
 from graphflow.models.refs import ModelRef
 from graphflow.node import Node
-from graphflow.ports import Port
+from graphflow.ports import Port, PortType
 from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref
 
 Index = tuple[int, ...]
@@ -154,6 +154,14 @@ class Graph:
         node = self.nodes[ref.node]
         port = node.cls.outputs()[ref.port]
         return replace(port, is_list=True) if len(node.axes) > _shared(node.axes, axes) else port
+
+    def type_of(self, place: Place) -> PortType:
+        """The type of the values at a place, or of their elements."""
+        if place.node == "inputs":
+            return (self.inputs.get(place.port) or self.hidden[place.port]).type
+        found = self.nodes[place.node].cls.outputs()[place.port].type
+        assert isinstance(found, PortType)  # no node makes a model
+        return found
 
     def demanded(self, targets: Iterable[str] | None = None) -> list[str]:
         """The nodes that the outputs (or `targets`) need, themselves included, in order."""

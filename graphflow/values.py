@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graphflow.errors import DamagedBlobError
-from graphflow.graph import Element, Graph, GraphNode, Place, Source
+from graphflow.graph import Element, Gathered, Graph, GraphNode, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import Known, places_of
 from graphflow.ports import CONVERSIONS, Port, PortType
@@ -85,16 +86,13 @@ class Values:
             return self._at(source)
         return self._element(source) if isinstance(source, Element) else [self.fetch(part) for part in source.parts]
 
-    def fetch_for(self, port: Port, node: GraphNode, source: Source) -> Any:
-        """The value that a source brings, converted to the type of the port that it enters."""
+    def fetch_for(self, port: Port, source: Source) -> Any:
+        """The value that a source brings, converted to the type of the port that it enters; raises as `fetch` does."""
+        if isinstance(source, Gathered):  # the parts may be of several types
+            return [self.fetch_for(replace(port, is_list=False), part) for part in source.parts]
         value = self.fetch(source)
-        edge = node.edges[port.name]
-        if not edge:
-            return value
-        came = self._graph.output_port(edge[0] if isinstance(edge, tuple) else edge)
-        if not isinstance(port.type, PortType) or not isinstance(came.type, PortType):
-            return value
-        convert = CONVERSIONS.get((came.type.name, port.type.name))
+        came = self._graph.type_of(source.place if isinstance(source, Element) else source)
+        convert = CONVERSIONS.get((came.name, port.type.name)) if isinstance(port.type, PortType) else None
         if convert is None:
             return value
         return [convert(v) for v in value] if port.is_list else convert(value)

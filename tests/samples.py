@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+
+import PIL.Image
 
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.ports import Image, Text
@@ -115,3 +118,144 @@ class Picky(Node, kind="sample.picky", version=1):
         if "bad" in x.text.lower():
             raise ValueError(f"{x.text} is not welcome")
         return self.Out(text=x.text, length=len(x.text))
+
+
+class Add(Node, kind="sample.add", version=1):
+    """The sum of two numbers."""
+
+    step: int = Field(0, description="what is added to both")
+
+    class In(Ports):
+        a: int
+        b: int
+
+    class Out(Ports):
+        total: int
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["add"] += 1
+        return self.Out(total=x.a + x.b + self.step)
+
+
+class Mean(Node, kind="sample.mean", version=1):
+    """The mean of numbers, as far as there are some."""
+
+    scale: float = Field(1.0, description="what the mean is multiplied by")
+
+    class In(Ports):
+        values: list[float]
+
+    class Out(Ports):
+        mean: float
+
+    def run(self, x: In, ctx: Context) -> Out:
+        assert all(isinstance(v, float) for v in x.values)
+        RUNS["mean"] += 1
+        return self.Out(mean=sum(x.values) / len(x.values) * self.scale if x.values else 0.0)
+
+
+class Take(Node, kind="sample.take", version=1):
+    """The first few characters: forgets most of what it is given."""
+
+    count: int = Field(1, description="how many, modulo four")
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["take"] += 1
+        return self.Out(text=x.text[: self.count % 4])
+
+
+class Letters(Node, kind="sample.letters", version=1):
+    """The first few characters as a list: how long it is depends on what it is given."""
+
+    limit: int = Field(3, description="how many at most, modulo four")
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        letters: list[Text]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["letters"] += 1
+        return self.Out(letters=list(x.text[: self.limit % 4]))
+
+
+class Paint(Node, kind="sample.paint", version=1):
+    """A picture that depends on a text."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        image: Image
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["paint"] += 1
+        number = zlib.crc32(x.text.encode())
+        return self.Out(image=PIL.Image.new("RGB", (3, 2), (number & 255, number >> 8 & 255, number >> 16 & 255)))
+
+
+class Colour(Node, kind="sample.colour", version=1):
+    """What colour a picture has in its corner."""
+
+    class In(Ports):
+        image: Image
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["colour"] += 1
+        return self.Out(text=bytes(x.image.getpixel((0, 0))).hex())
+
+
+class Long(Node, kind="sample.long", version=1):
+    """A text that is not worth storing: long, and quickly made again."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["long"] += 1
+        return self.Out(text=x.text + "." * 70_000)
+
+
+class Passing(Node, kind="sample.passing", version=1):
+    """Text that is never stored."""
+
+    cache = "never"
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["passing"] += 1
+        return self.Out(text=x.text + "~")
+
+
+class Unsure(Node, kind="sample.unsure", version=1):
+    """Says that its result is another one each time."""
+
+    deterministic = False
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        RUNS["unsure"] += 1
+        return self.Out(text=x.text + "?")

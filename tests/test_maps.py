@@ -186,3 +186,60 @@ outputs: {{o: a.{"texts" if "repeat" in node else "text"}}}
     found = str(caught.value)
     assert code in found
     assert says in found
+
+
+def test_elements_of_a_list_of_edges_are_converted_each_by_its_own_type(store: Store) -> None:
+    text = """
+graphflow: 1
+inputs: {n: {type: int, default: 3}, x: {type: float, default: 2.5}}
+nodes:
+  one: {uses: sample.mean, in: {values: [inputs.x, inputs.n]}}
+  two: {uses: sample.mean, in: {values: [inputs.n, inputs.x]}}
+outputs: {one: one.mean, two: two.mean}
+"""
+    done = Harness(store, text).run()
+    assert done["one"] == done["two"] == 2.75
+
+
+def test_equal_elements_are_planned_once(store: Store) -> None:
+    plan = Harness(store, ZIP).plan(texts=["a", "a"], marks=["!", "!"])
+    assert [plan.nodes[f"shout[{i}]"].status for i in range(2)] == ["run", "maybe"]
+    assert plan.nodes["shout[1]"].reason == "the same as shout[0]"
+
+
+def test_a_sub_graph_maps_a_parameter_over_its_own_default(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "marks.yaml").write_text("""
+graphflow: 1
+inputs: {text: Text, marks: {type: 'list[Text]', default: ['!', '?']}}
+nodes: {shout: {uses: sample.shout, in: {text: inputs.text}, map: {mark: inputs.marks}}}
+outputs: {texts: shout.text}
+""")
+    text = "graphflow: 1\nnodes: {a: {uses: marks.yaml, with: {text: hi}}}\noutputs: {texts: a.texts}\n"
+    assert Harness(store, text, tmp_path).run()["texts"] == ["HI!", "HI?"]
+
+
+def test_what_a_mapped_sub_graph_passes_on_through_another_one(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text("""
+graphflow: 1
+inputs: {text: Text, other: Text}
+nodes: {shout: {uses: sample.shout, in: {text: inputs.text}}}
+outputs: {text: inputs.text, other: inputs.other, loud: shout.text}
+""")
+    (tmp_path / "outer.yaml").write_text("""
+graphflow: 1
+inputs: {text: Text, other: Text}
+nodes: {b: {uses: inner.yaml, in: {text: inputs.text, other: inputs.other}}}
+outputs: {text: b.text, other: b.other, loud: b.loud}
+""")
+    text = """
+graphflow: 1
+inputs: {texts: {type: 'list[Text]', default: [a, b]}, other: {type: Text, default: x}}
+nodes:
+  each: {uses: outer.yaml, map: {text: inputs.texts}, in: {other: inputs.other}}
+  join: {uses: sample.join, in: {texts: each.PORT}}
+outputs: {text: join.text}
+"""
+    assert Harness(store, text.replace("PORT", "text"), tmp_path).run()["text"] == "a b"
+    assert Harness(store, text.replace("PORT", "loud"), tmp_path).run()["text"] == "A! B!"
+    with pytest.raises(InvalidError, match="GF118 each.other only passes on an input that is not mapped"):
+        Harness(store, text.replace("PORT", "other"), tmp_path).plan()
