@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+import graphflow.nodes  # noqa: F401  before diffusers: it makes a CPU machine's torchvision importable
+
 
 @dataclass(frozen=True)
 class Timing:

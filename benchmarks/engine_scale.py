@@ -1,4 +1,4 @@
-"""What the engine costs a node: chains, fan-outs and random DAGs of trivial nodes, beside Hamilton where it is installed.
+"""What the engine costs a node: chains, fan-outs and random DAGs of trivial nodes, beside Hamilton if it is installed.
 
     python benchmarks/engine_scale.py                 1,000 nodes
     python benchmarks/engine_scale.py --nodes 10000   10,000 nodes

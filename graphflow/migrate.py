@@ -19,9 +19,9 @@ from graphflow.yamlfile import YamlMap, read_file, read_text
 
 Step = Callable[[str], str]
 
-NEWEST = {"graphflow": 1, "graphflow-preset": 1}
+NEWEST = {"graphflow": 1, "graphflow-preset": 1, "graphflow-bench": 1}
 """What this graphflow reads, by the key that holds the version."""
-STEPS: dict[str, dict[int, Step]] = {"graphflow": {}, "graphflow-preset": {}}
+STEPS: dict[str, dict[int, Step]] = {"graphflow": {}, "graphflow-preset": {}, "graphflow-bench": {}}
 """The key → a version → the step from there to the next."""
 
 

@@ -81,7 +81,7 @@ def make_plan(
     """
     placer = placer or Placer(store, numerics, {})
     planner = _Planner(graph, inputs, store, placer)
-    store.prefetch(graph.name, max(10_000, 2 * len(graph.nodes)))
+    store.prefetch(graph.name, max(2_000, 2 * len(graph.nodes)))
     for name in graph.demanded(targets):
         planner.add(graph.nodes[name])
     planner.rerun_lost(targets)
@@ -183,9 +183,13 @@ class _Planner:
         """A stored value that is needed is gone: its node must run again."""
         entry = self.planned[name]
         kept = [p for p in ports if entry.index is not None and self.kept(entry, p)]
-        reason = f"its stored {', '.join(kept)} is missing or damaged"
+        result = self.placed[name].result
         if not kept:
             reason = f"its {', '.join(ports)} is wanted and was not stored: computing it is cheaper"
+        elif result is not None and result.evicted:
+            reason = f"its {', '.join(kept)} is wanted and was evicted to keep the store's budget"
+        else:
+            reason = f"its stored {', '.join(kept)} is missing or damaged"
         self.planned[name] = replace(entry, status="run", reason=reason)
         for port in ports:
             assert entry.index is not None

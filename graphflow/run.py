@@ -132,6 +132,12 @@ class Runner:
         assert self._recording is not None
         return self._recording.record()
 
+    @property
+    def settled(self) -> Mapping[str, Settled]:
+        """What has become of each instance so far, in that order; `record` has the same in full, and takes longer."""
+        assert self._recording is not None
+        return self._recording.settled
+
     def _begin_recording(self) -> Recording:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return Recording(
@@ -284,7 +290,8 @@ class Runner:
 
     def _note_use(self, plan: Plan) -> None:
         with suppress(StoreError):
-            self.store.touch([p.key for p in plan.nodes.values() if p.status == "cached" and p.key])
+            keys = [p.key for p in plan.nodes.values() if p.status == "cached" and p.key]
+            self.store.touch(keys, [d for value in self.inputs.values() for d in value.stored.digests])
 
     def _store_inputs(self) -> None:
         """Keep the inputs: a rerun from a picture's provenance finds them, and `why` can name both values."""
@@ -465,7 +472,10 @@ class Runner:
         result = placed.result
         assert result is not None
         for port, stored in result.outputs.items():
-            self.known.digests[Place(node.name, port, index)] = stored
+            place = Place(node.name, port, index)
+            self.known.digests[place] = stored
+            if not stored.kept:
+                self._values.adopt(place, stored)
         self._enter(name, Settled(node, index, placed, "cached", "", None, result.seconds))
         self.emit(NodeFinished(node=name, how="cached"))
 

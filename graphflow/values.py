@@ -67,6 +67,14 @@ class Values:
         elif self._consumers.get((place.node, place.port)):
             self._remember(place, value, stored.bytes)
 
+    def adopt(self, place: Place, stored: Stored) -> None:
+        """Take over a value that the store does not keep from an equal computation of this run."""
+        if self._consumers.get((place.node, place.port)):
+            for other, value in self._unstored.items():
+                if self._known.digests[other].digest == stored.digest:
+                    self._unstored[place] = value
+                    return
+
     def release(self, node: GraphNode) -> None:
         """All instances of a node have run: its inputs have one consumer less."""
         for producer in {(r.node, r.port) for r in node.refs}:

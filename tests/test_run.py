@@ -12,16 +12,10 @@ from harness import Harness, statuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphflow.check import check
 from graphflow.errors import ContractError, InvalidError, NodeError
-from graphflow.events import Event, Logged, NodeFinished, NodeProgress, RunFinished
-from graphflow.inputs import bind
+from graphflow.events import Logged, NodeFinished, NodeProgress, RunFinished
 from graphflow.node import Context, Node, Ports
-from graphflow.explain import explain
-from graphflow.plan import Plan, make_plan
 from graphflow.ports import Text
-from graphflow.run import Run, Runner
-from graphflow.spec import parse_spec
 from graphflow.store import Store
 
 GRAPH = """

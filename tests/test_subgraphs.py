@@ -146,7 +146,10 @@ def test_the_preset_around_a_sub_graph_counts(folder: Path) -> None:
         "graphflow: 1\ninputs: {image: Image}\nmodels: sd15\n"
         "nodes: {c: {uses: caption, in: {image: inputs.image}}}\noutputs: {text: c.text}\n"
     )
-    text = "graphflow: 1\n{}inputs: {{image: Image}}\nnodes: {{a: {{uses: parts/cap.yaml, in: {{image: inputs.image}}}}}}\noutputs: {{o: a.text}}\n"
+    text = (
+        "graphflow: 1\n{}inputs: {{image: Image}}\n"
+        "nodes: {{a: {{uses: parts/cap.yaml, in: {{image: inputs.image}}}}}}\noutputs: {{o: a.text}}\n"
+    )
     inside = check(parse_spec(text.format(""), "g.yaml", folder)).nodes["a/c"].models["model"]
     around = check(parse_spec(text.format("models: pocket\n"), "g.yaml", folder)).nodes["a/c"].models["model"]
     assert inside.hub

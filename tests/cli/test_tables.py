@@ -12,8 +12,8 @@ from rich.console import Console
 
 from graphflow.check import check
 from graphflow.cli import tables
-from graphflow.node import Context, Field, Node, Ports
 from graphflow.known import Known
+from graphflow.node import Context, Field, Node, Ports
 from graphflow.plan import Plan, PlannedNode
 from graphflow.ports import Image, Latents, Model, Text
 from graphflow.spec import parse_spec

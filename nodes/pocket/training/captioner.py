@@ -9,7 +9,7 @@ from transformers import (
     BertTokenizerFast,
     BlipConfig,
     BlipForConditionalGeneration,
-    BlipImageProcessor,
+    BlipImageProcessorPil,
     BlipProcessor,
 )
 
@@ -101,7 +101,7 @@ def _train(
     fit(model, loss_of, loop, checkpoint, steps, log)
     if is_main():
         save_half(model, out)
-        pictures = BlipImageProcessor(
+        pictures = BlipImageProcessorPil(
             size={"height": words.size, "width": words.size}, image_mean=HALF, image_std=HALF, resample=1
         )
         BlipProcessor(pictures, tokenizer).save_pretrained(out)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
@@ -110,9 +110,9 @@ def _train(
         CLIPProcessor(image_processor_for(words.size), tokenizer).save_pretrained(out)
 
 
-def image_processor_for(size: int) -> CLIPImageProcessor:
+def image_processor_for(size: int) -> CLIPImageProcessorPil:
     """Pictures to (3, size, size) in [-1, 1]."""
-    return CLIPImageProcessor(
+    return CLIPImageProcessorPil(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},
         image_mean=HALF,

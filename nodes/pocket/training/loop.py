@@ -4,6 +4,7 @@ The batch of a step depends on (seed, step, rank) alone, so a run that was cut o
 parameters of one that was not.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -219,7 +220,8 @@ def _save(
     file = f"step-{done}.safetensors"
     save_file(tensors, folder / f"{file}.part")
     os.replace(folder / f"{file}.part", folder / file)
-    (folder / "last.json.part").write_text(json.dumps({"done": done, "file": file}) + "\n")
+    last = {"done": done, "file": file, "sha256": digest_of(folder / file)}
+    (folder / "last.json.part").write_text(json.dumps(last) + "\n")
     os.replace(folder / "last.json.part", folder / "last.json")
     for old in folder.glob("step-*.safetensors"):
         if old.name != file:
@@ -232,12 +234,15 @@ def _restore(
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
 ) -> int:
-    """Load the newest checkpoint in place; returns how many steps it has behind it."""
-    pointer = folder / "last.json"
-    if not pointer.exists():
+    """Load the newest checkpoint in place; returns how many steps it has behind it, 0 for none or a damaged one."""
+    try:
+        last = json.loads((folder / "last.json").read_text())
+        file, done = folder / str(last["file"]), int(last["done"])
+        if digest_of(file) != last["sha256"]:
+            return 0
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
-    last = json.loads(pointer.read_text())
-    tensors = load_file(folder / last["file"])
+    tensors = load_file(file)
     for name, p in parameters.items():
         p.data.copy_(tensors[f"model/{name}"])
         optimiser.state[p] = {
@@ -246,4 +251,10 @@ def _restore(
         }
     for name, value in average.items():
         value.copy_(tensors[f"average/{name}"])
-    return int(last["done"])
+    return done
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphflow.nodes.pocket.training.loop import Loop, all_steps, fit, in_processes
+from graphflow.nodes.pocket.training.loop import Loop, all_steps, digest_of, fit, in_processes
 
 LOOP = Loop(count=6, batch_size=4, learning_rate=0.05, warmup=1, ema=0.9, bfloat16=False, save_seconds=0)
 
@@ -68,7 +68,23 @@ def test_a_checkpoint_is_safetensors_and_json_and_only_the_newest_is_kept(tmp_pa
     model = line()
     fit(model, loss_of(model), LOOP, tmp_path, all_steps, print)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.json", "step-6.safetensors"]
-    assert json.loads((tmp_path / "last.json").read_text()) == {"done": 6, "file": "step-6.safetensors"}
+    last = json.loads((tmp_path / "last.json").read_text())
+    assert last == {"done": 6, "file": "step-6.safetensors", "sha256": digest_of(tmp_path / "step-6.safetensors")}
+
+
+@pytest.mark.parametrize("file", ["last.json", "step-6.safetensors"])
+def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path, file):
+    good = line()
+    fit(good, loss_of(good), LOOP, None, all_steps, print)
+    first = line()
+    fit(first, loss_of(first), LOOP, tmp_path, all_steps, print)
+    path = tmp_path / file
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    again = line()
+    fit(again, loss_of(again), LOOP, tmp_path, all_steps, print)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), good.parameters(), strict=True))
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
