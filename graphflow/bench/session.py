@@ -1,0 +1,168 @@
+"""A bench that is ready to plan and run. The data set comes first: what it has decides what can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graphflow import devices, registry
+from graphflow.bench.compiled import Compiled, compile_bench, data_graph, with_limit
+from graphflow.bench.reader import load_bench
+from graphflow.bench.spec import BenchSpec, find_bench
+from graphflow.check import check
+from graphflow.errors import Diagnostic, InvalidError, UsageError, WouldRunError, did_you_mean
+from graphflow.events import Event
+from graphflow.known import Known, UnknownError
+from graphflow.plan import Plan
+from graphflow.ports import Port
+from graphflow.run import Options, Run
+from graphflow.session import Session
+from graphflow.store import Store, default_folder
+
+Emit = Callable[[Event], None]
+
+
+@dataclass
+class Ready:
+    """The bench's whole graph, checked; `given` are its inputs."""
+
+    compiled: Compiled
+    session: Session
+    given: Mapping[str, Any]
+
+
+@dataclass
+class Bench:
+    """A bench file with its data set.
+
+    Attributes:
+        data: a session of the data set alone.
+    """
+
+    spec: BenchSpec
+    data: Session
+
+    def plan(self, given: Mapping[str, Any]) -> tuple[Ready, Plan]:
+        """What a run would do; where the data set has not been read yet, its pictures can't be told apart.
+
+        Raises:
+            InvalidError: methods, metrics or columns don't fit together.
+        """
+        made = self.data.plan(Options(until=tuple(self._data_nodes())), **given)
+        ready = self._ready(given, self._empty(made.known))
+        return ready, ready.session.plan(**given)
+
+    def run(
+        self, given: Mapping[str, Any], emit: Emit | None = None, keep_going: bool = True, only_metrics: bool = False
+    ) -> tuple[Ready, Run]:
+        """Read the data set, then run everything.
+
+        Args:
+            given: values of the graph's inputs, such as the data set's folder.
+            emit: receives the events.
+            keep_going: a picture that fails does not stop the others.
+            only_metrics: run no method: every picture must be there already.
+
+        Raises:
+            InvalidError: methods, metrics or columns don't fit together.
+            WouldRunError: with `only_metrics`, a method would have to run.
+            GraphflowError: as `graphflow.run.Runner.run`.
+        """
+        runner = self.data.runner(given, emit)
+        runner.run()
+        ready = self._ready(given, self._empty(runner.known))
+        whole = ready.session.runner(given, emit, Options(keep_going=keep_going))
+        if only_metrics:
+            self._refuse_methods(ready, whole.plan())
+        return ready, whole.run()
+
+    def _refuse_methods(self, ready: Ready, plan: Plan) -> None:
+        lines = []
+        for name, method in ready.compiled.methods.items():
+            makes = [n for n in plan.nodes.values() if n.node.startswith(f"{name}/edit/") and n.status != "cached"]
+            pictures = {n.index[0] if n.index else None for n in makes}
+            if pictures and not method.is_baseline:
+                lines.append(f"  {name}: {len(pictures)} to make")
+        if lines:
+            raise WouldRunError("\n".join(["--only-metrics: pictures of these methods are not there:", *lines]))
+
+    def _ready(self, given: Mapping[str, Any], empty: frozenset[str]) -> Ready:
+        compiled = compile_bench(self.spec, self.columns, empty)
+        if not compiled.methods or not compiled.metrics:
+            reasons = "\n".join(f"  {name}: {why}" for name, why in compiled.missing.items())
+            raise UsageError(f"there is nothing to compare:\n{reasons}")
+        graph = check(compiled.spec)
+        return Ready(compiled, replace(self.data, graph=graph, wirings={}), given)
+
+    @property
+    def columns(self) -> dict[str, Port]:
+        """The lists of the data set."""
+        ports = {n: self.data.graph.output_port(ref) for n, ref in self.data.graph.outputs.items()}
+        return {name: port for name, port in ports.items() if port.is_list}
+
+    def _data_nodes(self) -> list[str]:
+        return list(dict.fromkeys(ref.node for ref in self.data.graph.outputs.values()))
+
+    def _empty(self, known: Known) -> frozenset[str]:
+        """The columns without an element, as far as they are known."""
+        out = set()
+        for name in self.columns:
+            try:
+                stored = known.stored(self.data.graph.output_source(self.data.graph.outputs[name], known.length))
+            except UnknownError:
+                continue
+            if stored.items == ():
+                out.add(name)
+        return frozenset(out)
+
+
+def open_bench(
+    name: str,
+    models: str | None = None,
+    methods: Sequence[str] = (),
+    limit: int | None = None,
+    store: Path | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    nodes: Sequence[Path] = (),
+) -> Bench:
+    """Read a bench file and check its data set.
+
+    Args:
+        name: a shipped bench or a YAML file.
+        models: preset that replaces that of the bench file; a relative path begins at the working folder.
+        methods: only these; all if there is none.
+        limit: at most so many pictures.
+        store: the store's folder; the user's own by default.
+        device: auto, cpu, cuda, cuda:1, …
+        dtype: floating-point type of the models.
+        nodes: Python files with further nodes.
+
+    Raises:
+        UsageError, InvalidError: see the exit codes.
+    """
+    if dtype not in devices.DTYPES:
+        raise UsageError(f"--dtype {dtype}: expected one of {', '.join(devices.DTYPES)}")
+    for path in nodes:
+        registry.load_file(path)
+    spec = load_bench(find_bench(name))
+    if models is not None:
+        spec = replace(spec, models=str(Path(models).absolute()) if models.endswith((".yaml", ".yml")) else models)
+    spec = _chosen(with_limit(spec, limit), methods)
+    graph = check(data_graph(spec))
+    found = Bench(spec, Session(graph, Store(store or default_folder()), devices.resolve(device), dtype))
+    if not found.columns:
+        hint = "a data set is a node with lists as outputs, such as those of `graphflow nodes dataset`"
+        message = f"{spec.data.uses} gives no list; it gives: {', '.join(graph.outputs)}"
+        raise InvalidError([Diagnostic(spec.data.mark, "GF164", message, hint)])
+    return found
+
+
+def _chosen(spec: BenchSpec, methods: Sequence[str]) -> BenchSpec:
+    for name in methods:
+        if name not in spec.methods:
+            hint = did_you_mean(name, spec.methods)
+            raise UsageError(f"--methods {name}: it has: {', '.join(spec.methods)}" + (f"; {hint}" if hint else ""))
+    return replace(spec, methods={n: m for n, m in spec.methods.items() if not methods or n in methods})
