@@ -7,7 +7,8 @@ along each of its axes, a *place* is an output of an instance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -182,12 +183,20 @@ class Graph:
                 stack.extend(p for axis in self.nodes[name].axes for p in self.axis_parents(axis))
         return [name for name in self.order if name in found]
 
+    def together(self, names: Iterable[str]) -> Iterator[list[GraphNode]]:
+        """Neighbours along one outermost axis, which can go through its elements together; other nodes stand alone."""
+        for _, group in itertools.groupby(names, key=lambda name: self.nodes[name].axes[:1] or name):
+            yield [self.nodes[name] for name in group]
+
     def axis_parents(self, axis: str) -> list[str]:
         """The nodes whose lists decide how long an axis is."""
         return [r.node for edge in self.axes[axis].lists.values() for r in _refs(edge) if r.node != "inputs"]
 
     def used_models(self, names: Iterable[str], required: bool = False) -> dict[str, ModelRef]:
-        """The presets' models that these nodes use, by name of role or entry; with `required` not the optional ones."""
+        """The presets' models that these nodes use; with `required` not the optional ones.
+
+        They stand by name of role or entry; where several presets have a name, the preset's own stands beside it.
+        """
         nodes = [self.nodes[name] for name in names]
         found = {
             id(ref): ref
@@ -195,7 +204,13 @@ class Graph:
             for port, ref in node.models.items()
             if not (required and node.ports[port].optional)
         }
-        return {ref.name: ref for ref in sorted(found.values(), key=lambda r: r.mark)}
+        out: dict[str, ModelRef] = {}
+        for ref in sorted(found.values(), key=lambda r: r.mark):
+            name, number = ref.name, 2
+            while out.get(name, ref) != ref:
+                name, number = f"{ref.name} ({number})", number + 1
+            out[name] = ref
+        return out
 
     # --- instances ------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ from graphflow.values import LazyList, LostValueError, Values
 
 T = TypeVar("T")
 
+WINDOW = 64  # elements of a map that go through all of its nodes before the next ones, so that memory has a bound
+
 
 @dataclass(frozen=True)
 class Options:
@@ -177,6 +179,7 @@ class Runner:
 
     def _run(self) -> Run:
         self._plan = plan = self.plan()
+        self._note_use(plan)  # at once: from here on no collection takes what the plan counts on
         active = list(dict.fromkeys(p.node for p in plan.nodes.values() if p.status != "cached"))
         self._check_only(plan)
         require(self.graph.used_models(active, required=True), self.graph.preset.name if self.graph.preset else "")
@@ -191,12 +194,11 @@ class Runner:
             self.graph.name, self.store, self._values, self.known, self.device, self.dtype, self.emit,
             frozenset((r.node, r.port) for r in self.outputs.values()), self.on_preview, self.cancelled,
         )  # fmt: skip
-        self._note_use(plan)
         self._store_inputs()
         status: Literal["done", "failed", "cancelled"] = "failed"
         try:
-            for name in self.graph.demanded(self.options.until or None):
-                self._run_node(self.graph.nodes[name])
+            for nodes in self.graph.together(self.graph.demanded(self.options.until or None)):
+                self._run_together(nodes)
             for name in self.outputs:
                 self._hold(name)
             status = "failed" if self._failures else "done"
@@ -306,10 +308,27 @@ class Runner:
 
     # --- execution ------------------------------------------------------------------------------------------------
 
-    def _run_node(self, node: GraphNode) -> None:
-        """Bring all instances of a node into being."""
+    def _run_together(self, nodes: list[GraphNode]) -> None:
+        """Bring all instances of nodes along one outermost axis into being, a window of its elements at a time.
+
+        A model is then loaded once a window at most, and the values of a window go before the next one begins.
+        """
+        windows = self.known.windows(nodes[0].axes, WINDOW)
+        ran = set()
+        for number, window in enumerate(windows, 1):
+            last = number == len(windows)
+            if len(windows) > 1:
+                self._values.next_window()
+            for node in nodes:
+                if self._run_node(node, window):
+                    ran.add(node.name)
+                if node.name in ran:
+                    self._values.release(node, whole=last)
+
+    def _run_node(self, node: GraphNode, window: range | None) -> bool:
+        """Bring the instances of a node into being, those in the window; returns whether the plan wanted any to run."""
         ran = False
-        for index, unknown in self.known.instances(node):
+        for index, unknown in self.known.instances(node, window):
             name = node.title(index) if index else node.name
             entry = self._plan.nodes.get(name)
             if entry is not None and entry.status == "cached":
@@ -326,8 +345,7 @@ class Runner:
                 if not self.options.keep_going or isinstance(error, StoreError):
                     raise
                 self._fail(name, node, index, str(error))
-        if ran:
-            self._values.release(node)
+        return ran
 
     def _lacking(self, node: GraphNode, index: Index) -> Place | None:
         """What an instance needs and a failed node has not brought."""

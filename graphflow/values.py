@@ -46,9 +46,12 @@ class Values:
     def __init__(self, graph: Graph, inputs: Mapping[str, InputValue], store: Store, known: Known) -> None:
         self._graph, self._inputs, self._store, self._known = graph, inputs, store, known
         self._unstored: dict[Place, Any] = {}
+        self._unstored_at: dict[str, Place] = {}  # by digest
         self._recent: OrderedDict[Place, tuple[Any, int]] = OrderedDict()
         self._recent_bytes = 0
         self._consumers: dict[tuple[str, str], int] = {}
+        self._left: dict[tuple[str, str], int] = {}  # consumers, in the present window of a map
+        self._held: dict[tuple[str, str], list[Place]] = {}  # what has been held since that window began
         self._by_digest: dict[str, Place] = {}
 
     def expect(self, names: Iterable[str], outputs: Iterable[Ref]) -> None:
@@ -63,26 +66,42 @@ class Values:
         """Take a value that a node has just computed."""
         self._known.digests[place] = stored
         if not in_store:
-            self._unstored[place] = value
+            self._hold(place, value, stored.digest)
         elif self._consumers.get((place.node, place.port)):
             self._remember(place, value, stored.bytes)
 
     def adopt(self, place: Place, stored: Stored) -> None:
         """Take over a value that the store does not keep from an equal computation of this run."""
-        if self._consumers.get((place.node, place.port)):
-            for other, value in self._unstored.items():
-                if self._known.digests[other].digest == stored.digest:
-                    self._unstored[place] = value
-                    return
+        other = self._unstored_at.get(stored.digest)
+        if other in self._unstored and self._consumers.get((place.node, place.port)):
+            assert other is not None
+            if self._known.digests[other].digest == stored.digest:  # it may have been computed again since
+                self._hold(place, self._unstored[other], stored.digest)
 
-    def release(self, node: GraphNode) -> None:
-        """All instances of a node have run: its inputs have one consumer less."""
+    def release(self, node: GraphNode, whole: bool = True) -> None:
+        """A node has run: its inputs have one consumer less.
+
+        Args:
+            node: the node.
+            whole: all of its instances have run; else those of a window of elements.
+        """
         for producer in {(r.node, r.port) for r in node.refs}:
-            left = self._consumers[producer] = self._consumers.get(producer, 1) - 1
-            if left <= 0:
-                for place in [p for p in (*self._unstored, *self._recent) if p[:2] == producer]:
-                    self._unstored.pop(place, None)
-                    self._forget(place)
+            if whole:
+                left = self._consumers[producer] = self._consumers.get(producer, 1) - 1
+                places = [p for p in (*self._unstored, *self._recent) if p[:2] == producer] if left <= 0 else []
+            else:
+                left = self._left[producer] = self._left.get(producer, self._consumers.get(producer, 1)) - 1
+                places = self._held.pop(producer, []) if left <= 0 else []
+            for place in places:
+                self._drop(place)
+
+    def next_window(self) -> None:
+        """Other elements' turn: what has been at hand is read from the store if it is asked for again."""
+        for places in self._held.values():
+            for place in places:
+                self._forget(place)
+        self._held.clear()
+        self._left.clear()
 
     def fetch(self, source: Source) -> Any:
         """The value that a source brings.
@@ -166,12 +185,28 @@ class Values:
 
     def _remember(self, place: Place, value: Any, size: int) -> None:
         self._forget(place)
+        if hasattr(value, "getbands"):  # a picture: stored compressed
+            size = value.width * value.height * len(value.getbands())
         if size > MEMORY:
             return
         self._recent[place] = (value, size)
         self._recent_bytes += size
+        self._held.setdefault(place[:2], []).append(place)
         while self._recent_bytes > MEMORY:
             self._recent_bytes -= self._recent.popitem(last=False)[1][1]
+
+    def _hold(self, place: Place, value: Any, digest: str) -> None:
+        """Keep a value that the store does not have."""
+        self._unstored[place] = value
+        self._unstored_at.setdefault(digest, place)
+        self._held.setdefault(place[:2], []).append(place)
+
+    def _drop(self, place: Place) -> None:
+        if self._unstored.pop(place, None) is not None:
+            digest = self._known.digests[place].digest
+            if self._unstored_at.get(digest) == place:
+                del self._unstored_at[digest]
+        self._forget(place)
 
     def _forget(self, place: Place) -> None:
         if place in self._recent:

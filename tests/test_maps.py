@@ -12,7 +12,7 @@ from PIL import Image
 from graphflow.check import check
 from graphflow.errors import InvalidError, NodeError
 from graphflow.events import NodeSkipped
-from graphflow.run import Options
+from graphflow.run import Options, Runner
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 
@@ -243,3 +243,47 @@ outputs: {text: join.text}
     assert Harness(store, text.replace("PORT", "loud"), tmp_path).run()["text"] == "A! B!"
     with pytest.raises(InvalidError, match="GF118 each.other only passes on an input that is not mapped"):
         Harness(store, text.replace("PORT", "other"), tmp_path).plan()
+
+
+LONG = """
+graphflow: 1
+inputs: {texts: 'list[Text]'}
+nodes:
+  each: {uses: part.yaml, map: {text: inputs.texts}}
+  all: {uses: sample.join, in: {texts: each.text}, with: {separator: '|'}}
+outputs: {all: all.text, texts: each.text}
+"""
+
+
+def test_a_long_map_goes_through_its_nodes_a_window_at_a_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphflow.run.WINDOW", 2)
+    (tmp_path / "part.yaml").write_text(PART)
+    harness = Harness(store, LONG, tmp_path)
+    done = harness.run(texts=["a", "b", "c", "d", "e"])
+    assert done["all"] == "A. A.|B. B.|C. C.|D. D.|E. E."
+    order = [n for n in done.record.nodes if n.endswith(("rep", "join"))]
+    assert order[:4] == ["each[0]/rep", "each[1]/rep", "each[0]/join", "each[1]/join"]
+    assert order[-2:] == ["each[4]/rep", "each[4]/join"]
+    assert statuses(harness.plan(texts=["a", "b", "c", "d", "e"])) == ["cached"] * 21
+    assert dict(samples.RUNS) == {"repeat": 5, "shout": 5, "join": 6}
+
+
+def test_values_of_a_window_are_let_go_of_and_computed_again_only_if_wanted(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphflow.run.WINDOW", 2)
+    (tmp_path / "part.yaml").write_text(PART)
+    harness = Harness(store, LONG, tmp_path)
+    runner = harness.session().runner({"texts": list("abcdefgh")})
+    held = []
+    runner.emit = lambda event: held.append(_held(runner))
+    done = runner.run()
+    assert max(held) < 12  # 24 without windows; the eight texts wait for the node behind the map
+    assert done["texts"] == [f"{letter}. {letter}." for letter in "ABCDEFGH"]
+
+
+def _held(runner: Runner) -> int:
+    values = getattr(runner, "_values", None)
+    return len(values._unstored) + len(values._recent) if values is not None else 0
