@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import AttentionTap
 from .ddim import OnStep, Steps, classifier_free_guidance, ddim_step, guidance_rows, guided_epsilon
 from .denoiser import Denoiser
+from .taps import Taps
 
 
 def edit_direction(source_nLD: Tensor, target_nLD: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def cross_attention_loss(maps: Mapping[str, Tensor], maps_ref: Mapping[str, Tens
 @torch.inference_mode(False)
 def cross_attention_guidance_step(
     denoiser: Denoiser,
-    tap: AttentionTap,
+    taps: Taps,
     z_BChw: Tensor,
     timestep: int,
     embeds_GLD: Tensor,
@@ -165,7 +165,7 @@ def cross_attention_guidance_step(
 ) -> Tensor:
     """Duplicate the latents and move them one gradient step towards the reference maps (section 3.3), (G, C, h, w)."""
     x_GChw = torch.cat([z_BChw, z_BChw]).requires_grad_()
-    with torch.enable_grad(), tap.record() as maps:
+    with torch.enable_grad(), taps.record(taps.cross_attention_maps()) as maps:
         denoiser.predict(x_GChw, timestep, embeds_GLD)
         loss = cross_attention_loss(maps, maps_ref)
     (gradient_GChw,) = torch.autograd.grad(loss, x_GChw)
@@ -215,18 +215,18 @@ def pix2pix_zero_sample(
     batch = len(noise_BChw)
     embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD)
     embeds_edit_GLD = guidance_rows(batch, cond_BLD, cond_BLD if negative_BLD is None else negative_BLD, direction_LD)
-    tap = AttentionTap(denoiser.unet)
+    taps = Taps(denoiser.unet)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)
     z_BChw = z_ref_BChw = noise_BChw
     for timestep in steps(timesteps):
         alpha_from, alpha_to = denoiser.alpha_cumprod(timestep), denoiser.alpha_cumprod(timestep - delta)
-        with tap.record() as maps_ref:
+        with taps.record(taps.cross_attention_maps()) as maps_ref:
             eps_ref_BChw = guided_epsilon(denoiser, z_ref_BChw, timestep, embeds_ref_GLD, guidance_scale)
         z_ref_BChw = ddim_step(z_ref_BChw, eps_ref_BChw, alpha_from, alpha_to)
 
         x_GChw = cross_attention_guidance_step(
-            denoiser, tap, z_BChw, timestep, embeds_edit_GLD, maps_ref, cross_attention_guidance
+            denoiser, taps, z_BChw, timestep, embeds_edit_GLD, maps_ref, cross_attention_guidance
         )
         z_BChw = x_GChw[:batch]
         with torch.inference_mode():

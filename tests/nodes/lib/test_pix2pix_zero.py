@@ -18,7 +18,6 @@ from tiny import (
     tiny_vae,
 )
 
-from graphflow.nodes.lib.attention import AttentionTap, cross_attention_layers
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.pix2pix_zero import (
@@ -31,6 +30,7 @@ from graphflow.nodes.lib.pix2pix_zero import (
     pix2pix_zero_sample,
     regularise_noise,
 )
+from graphflow.nodes.lib.taps import Taps
 
 T = 981  # the first timestep of 50
 STRENGTH = 0.3  # of the edit directions below
@@ -40,8 +40,8 @@ STRENGTH = 0.3  # of the edit directions below
 def denoiser():
     """A random UNet attends evenly, so that guiding its attention changes nothing; this one attends sharply."""
     unet = tiny_unet()
-    for layer in cross_attention_layers(unet).values():
-        layer.to_q.weight.data *= 10
+    for name, layer in Taps(unet).attentions.items():
+        layer.to_q.weight.data *= 10 if name.endswith(".cross") else 1
     return Denoiser(unet, SD_SCHEDULER)
 
 
@@ -201,13 +201,14 @@ class FirstStep:
 
 
 def our_step(denoiser, z_ref, z, step_size):
-    tap = AttentionTap(denoiser.unet)
+    taps = Taps(denoiser.unet)
+    names = taps.cross_attention_maps()
     rows = torch.cat([embeds(), embeds()])
-    with torch.no_grad(), tap.record() as maps_ref:
+    with torch.no_grad(), taps.record(names) as maps_ref:
         denoiser.predict(torch.cat([z_ref, z_ref]), T, rows)
     rows[1:] += direction()
-    x = cross_attention_guidance_step(denoiser, tap, z, T, rows, maps_ref, step_size)
-    with torch.no_grad(), tap.record() as maps:
+    x = cross_attention_guidance_step(denoiser, taps, z, T, rows, maps_ref, step_size)
+    with torch.no_grad(), taps.record(names) as maps:
         denoiser.predict(torch.cat([z, z]), T, rows)
     return x, maps_ref, cross_attention_loss(maps, maps_ref)
 
@@ -222,7 +223,7 @@ def test_maps_loss_and_gradient_equal_diffusers(denoiser, same_latents):
     names |= {"up_blocks.3.attentions.2": "up.3.attn.2"}
     for module, name in names.items():
         theirs = expected.maps_ref[f"{module}.transformer_blocks.0.attn2.processor"]
-        torch.testing.assert_close(maps_ref[f"{name}.cross"].flatten(0, 1), theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(maps_ref[f"{name}.cross.probs"].flatten(0, 1), theirs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss, expected.loss.detach(), atol=1e-5, rtol=1e-5)
     gradient = torch.cat([z, z]) - x
     assert gradient[1].norm() > 1e-3
@@ -284,7 +285,8 @@ def test_guidance_brings_the_maps_closer_to_the_reference(denoiser):
     _, _, before = our_step(denoiser, latents(), latents(), step_size=0.0)
     x, maps_ref, _ = our_step(denoiser, latents(), latents(), step_size=0.05)
     rows = torch.cat([embeds(), embeds() + direction()])
-    with torch.no_grad(), AttentionTap(denoiser.unet).record() as maps:
+    taps = Taps(denoiser.unet)
+    with torch.no_grad(), taps.record(taps.cross_attention_maps()) as maps:
         denoiser.predict(x, T, rows)
     assert cross_attention_loss(maps, maps_ref) < before
 
