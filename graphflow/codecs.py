@@ -6,11 +6,13 @@ tensor      latents, embeddings                 safetensors; the digest covers d
 text_cond   TextCond                            safetensors
 trajectory  Trajectory                          safetensors
 folder      Weights                             a folder of plain files
+series      Features                            a folder of safetensors, one for each timestep
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blake3 import blake3
 
 from graphflow.ports import TextCond, Trajectory
-from graphflow.tensors import read_arrays
+from graphflow.series import INDEX, TensorSeries
+from graphflow.tensors import read_arrays, read_raw
 
 if TYPE_CHECKING:
     import torch
@@ -225,9 +228,43 @@ class FolderCodec:
         return self.read(path)
 
 
+class SeriesCodec:
+    """`TensorSeries`: gigabytes, of which memory never holds more than one timestep."""
+
+    name, version, suffix = "series", 1, ""
+
+    def check(self, value: Any) -> str | None:
+        return None if isinstance(value, TensorSeries) else f"it is no TensorSeries but {type(value).__name__}"
+
+    def digest(self, value: Any) -> str:
+        parts = [canonical_json([value.timesteps, value.notes])]
+        for path in value.files():
+            tensors = sorted(read_raw(path).items())
+            named = [(f"{n} {e['dtype']} {e['shape']}".encode(), raw.data) for n, (e, raw) in tensors]
+            parts.append(digest_bytes(*(part for pair in named for part in pair)).encode())
+        return digest_bytes(b"series", *parts)
+
+    def write(self, value: Any, path: Path) -> None:
+        path.mkdir()
+        for file in (value.folder / INDEX, *value.files()):
+            try:
+                os.link(file, path / file.name)  # the writer's folder goes soon; nothing changes in a finished series
+            except OSError:
+                shutil.copyfile(file, path / file.name)
+
+    def read(self, path: Path) -> Any:
+        return TensorSeries(path)
+
+    def peek(self, path: Path) -> Any:
+        return self.read(path)
+
+
 CODECS: dict[str, Codec] = {
-    c.name: c for c in (JsonCodec(), ImageCodec(), TensorCodec(), TextCondCodec(), TrajectoryCodec(), FolderCodec())
-}
+    c.name: c
+    for c in (
+        JsonCodec(), ImageCodec(), TensorCodec(), TextCondCodec(), TrajectoryCodec(), FolderCodec(), SeriesCodec()
+    )
+}  # fmt: skip
 
 
 def digest_file(path: Path) -> str:

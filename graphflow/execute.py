@@ -141,7 +141,7 @@ class Executor:
         for port, known in stored.items():
             value = getattr(out, port)
             in_store = entered and port in prepared
-            if in_store and known.codec == "folder":
+            if in_store and known.codec in ("folder", "series"):
                 value = self.store.load(known)  # the node's own folder goes with the run
             self.values.add(Place(job.node.name, port, job.index), value, known, in_store)
 

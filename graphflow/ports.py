@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, dataclass_transform
 
+from graphflow.series import TensorSeries
+
 if TYPE_CHECKING:
     import PIL.Image
     from torch import Tensor
@@ -80,7 +82,9 @@ class Trajectory:
 # Values that stay where they are: digested, never stored; they enter a graph as inputs only.
 EXTERNAL = "external"
 # The tables below are what yaml-language-server completes and what `graphflow nodes` prints.
-_SPACED = ("denoiser", "vae")
+_DENOISERS = ("denoiser", "instruct_denoiser")
+_SPACED = (*_DENOISERS, "vae")
+_TEXT_SPACED = ("text_encoder", *_DENOISERS)
 Image = Annotated[PILImage, PortType("Image", "image", "an 8-bit RGB picture", "height width 3")]
 Mask = Annotated[PILImage, PortType("Mask", "image", "an 8-bit grey picture; white marks the region", "height width")]
 TEXT = PortType("Text", "json", "text")
@@ -91,15 +95,17 @@ Latents = Annotated[
 TrajectoryPort = Annotated[
     Trajectory, PortType("Trajectory", "trajectory", "latents of every inversion step", "t b c h w", space_from=_SPACED)
 ]
+Features = Annotated[
+    TensorSeries,
+    PortType("Features", "series", "what a denoiser computes along a trajectory", "t × named tensors", ("denoiser",)),
+]
 TextCondPort = Annotated[
     TextCond,
-    PortType("TextCond", "text_cond", "text conditioning", "b tokens width", space_from=("text_encoder", "denoiser")),
+    PortType("TextCond", "text_cond", "text conditioning", "b tokens width", space_from=_TEXT_SPACED),
 ]
 EditDirection = Annotated[
     Tensor,
-    PortType(
-        "EditDirection", "tensor", "a difference of text embeddings", "tokens width", ("text_encoder", "denoiser")
-    ),
+    PortType("EditDirection", "tensor", "a difference of text embeddings", "tokens width", _TEXT_SPACED),
 ]
 Embedding = Annotated[
     Tensor, PortType("Embedding", "tensor", "joint image-text embeddings", "b width", ("clip", "image_encoder"))
@@ -225,7 +231,7 @@ def read_type(hint: Any) -> tuple[PortType | ModelRole | None, bool]:
 
 
 _ANNOTATED: tuple[Any, ...] = (
-    Image, Mask, Text, Latents, TrajectoryPort, TextCondPort, EditDirection, Embedding, Scores, Table, Folder
+    Image, Mask, Text, Latents, TrajectoryPort, Features, TextCondPort, EditDirection, Embedding, Scores, Table, Folder
 )  # fmt: skip
 PORT_TYPES: dict[str, PortType] = {t.name: t for t in (*(a.__metadata__[0] for a in _ANNOTATED), INT, FLOAT, BOOL)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file is damaged or has a type that numpy lacks.
         OSError: it can't be read.
     """
+    return {name: _array(raw, entry["dtype"]).reshape(entry["shape"]) for name, (entry, raw) in read_raw(path).items()}
+
+
+def read_raw(path: Path) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
+    """The header's entry (dtype, shape) and the bytes, memory-mapped, of each tensor of a safetensors file.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it can't be read.
+    """
     import numpy as np
 
     with path.open("rb") as file:
@@ -29,14 +39,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if length > path.stat().st_size:
             raise ValueError(f"{path.name} is no safetensors file")
         header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    if all(entry["data_offsets"][0] == entry["data_offsets"][1] for entry in header.values()):
+        return {name: (entry, np.empty(0, np.uint8)) for name, entry in header.items()}  # nothing to map
     data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length)
-    out: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        out[name] = _array(data[begin:end], entry["dtype"]).reshape(entry["shape"])
-    return out
+    return {name: (entry, data[slice(*entry["data_offsets"])]) for name, entry in header.items()}
 
 
 def _array(raw: np.ndarray, dtype: str) -> np.ndarray:

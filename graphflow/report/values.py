@@ -43,7 +43,7 @@ class View:
 def view(port: str, value: ValueRecord, load: Load) -> View:
     """The value behind a record; one that can't be read any more says so instead of failing the page."""
     name = value.type.removesuffix("?")
-    if name.startswith(("Weights[", "list[Weights[")):
+    if name.startswith(("Weights[", "list[Weights[", "Features", "list[Features")):
         return View(port, value.type, "facts", facts=[("size", units.size(value.bytes)), ("digest", value.digest[:12])])
     try:
         found = load(value)
