@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,15 +113,22 @@ class Bus:
 
 
 class JsonLines:
-    """A listener that writes events to a file, a JSON object a line; usable as a context manager."""
+    """A listener that writes events to a file, a JSON object a line; usable as a context manager.
+
+    The file appears with the first event: a run that is refused before it begins leaves none.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("w", encoding="utf-8")
+        self.path = path
+        self.file: TextIO | None = None
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, NodeProgress):  # a thousand steps a second would drown the rest
-            self.file.write(json.dumps(as_json(event)) + "\n")
-            self.file.flush()
+        if isinstance(event, NodeProgress):  # a thousand steps a second would drown the rest
+            return
+        if self.file is None:
+            self.file = self.path.open("w", encoding="utf-8")
+        self.file.write(json.dumps(as_json(event)) + "\n")
+        self.file.flush()
 
     def __enter__(self) -> JsonLines:
         return self
@@ -129,7 +136,8 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
 
 def as_json(event: Event) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,26 @@ def next_folder(parent: Path, name: str) -> Path:
     return parent / f"{name}-{number:03d}"
 
 
-def prepare(folder: Path) -> None:
-    """Make the out folder and see that it can be written, before anything is computed.
+@contextmanager
+def out_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for outputs and see that it can be written, before anything is computed.
+
+    If nothing has been written into it in the end, what was made goes away again.
 
     Raises:
         UsageError: it can't be made or written.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        _prepare(folder)
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            for path in made:
+                path.rmdir()
+
+
+def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{uuid.uuid4().hex}"
@@ -96,7 +111,8 @@ def _file_name(name: str, entry: ValueRecord) -> str:
 def _write_output(run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool) -> list[Path]:
     assert entry.file is not None
     if "*" not in entry.file:
-        _write_value(run[name], entry, folder / entry.file, run.record if metadata else None)
+        value = _with_gaps(run, name, entry) if entry.failed else run[name]
+        _write_value(value, entry, folder / entry.file, run.record if metadata else None)
         return [folder / entry.file]
     written = []
     for position, value in run.elements(name):
@@ -104,6 +120,12 @@ def _write_output(run: Run, name: str, entry: ValueRecord, folder: Path, metadat
         _write_value(value, entry, path, run.record_of(name, position) if metadata else None)
         written.append(path)
     return written
+
+
+def _with_gaps(run: Run, name: str, entry: ValueRecord) -> list[Any]:
+    """A list with null for each element that failed, so that the others keep their positions."""
+    found = dict(run.elements(name))
+    return [found.get(position) for position in range(len(found) + len(entry.failed))]
 
 
 def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord | None) -> None:

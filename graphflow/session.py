@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ def _read(graph: str) -> _Found:
     if record is None:
         raise UsageError(f"{graph} was not made by graphflow: it holds no graph")
     spec = parse_spec(record.text, path.name, library=record.files)
+    if re.fullmatch(r"\w[\w.-]*", record.graph):  # it names the out folder, and may come from anybody
+        spec = replace(spec, name=record.graph)
     values = {name: value for name, entry in record.inputs.items() if (value := _remembered(entry)) is not None}
     preset = record.preset if isinstance(record.preset, str) else None
     return _Found(spec, values, record.overrides, preset, record.mapped)

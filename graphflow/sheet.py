@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     import PIL.Image
 
 GAP, FONT = 12, 14
-BACKGROUND, INK = (250, 250, 249), (40, 44, 52)
+BACKGROUND, INK, PALE = (250, 250, 249), (40, 44, 52), (150, 150, 150)
 
 
 def contact_sheet(
     cells: Sequence[tuple[str, PIL.Image.Image | None]], columns: int, cell: int = 256
 ) -> PIL.Image.Image:
-    """Pictures row by row, fitted into squares, the label of each below it; an empty square for None.
+    """Pictures row by row, fitted into squares, the label of each below it; None is an empty square that says so.
 
     Args:
         cells: label and picture; a line of a label that is too long for the square is folded.
@@ -40,7 +40,8 @@ def contact_sheet(
         row, column = divmod(position, columns)
         left, top = GAP + column * (cell + GAP), GAP + sum(heights[:row])
         if image is None:
-            draw.rectangle((left, top, left + cell - 1, top + cell - 1), outline=(200, 200, 200))
+            draw.rectangle((left, top, left + cell - 1, top + cell - 1), outline=PALE)
+            draw.text((left + cell / 2, top + cell / 2), "no picture", fill=PALE, font=font, anchor="mm")
         else:
             small = _fitted(image, cell)
             sheet.paste(small, (left + (cell - small.width) // 2, top + (cell - small.height) // 2))

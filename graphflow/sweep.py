@@ -113,10 +113,11 @@ def results_of(record: RunRecord, load: Any) -> dict[str, Any]:
 
 def as_csv(axes: Sequence[Axis], rows: Sequence[Row]) -> str:
     """The table as CSV, a line a combination."""
-    names = list(dict.fromkeys(name for row in rows for name in row.results))
+    names = _result_names(rows)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*(a.target for a in axes), "status", "seconds", *names])
+    header = [*(a.target for a in axes), "status", "seconds"]
+    writer.writerow([*header, *_unlike(header, names)])
     for row in rows:
         cells = [row.results.get(name, "") for name in names]
         writer.writerow([*row.point.values.values(), row.status, f"{row.seconds:.2f}", *cells])
@@ -125,7 +126,7 @@ def as_csv(axes: Sequence[Axis], rows: Sequence[Row]) -> str:
 
 def as_table(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Header and rows for people: what is the same in all rows is left out, numbers have four digits."""
-    names = list(dict.fromkeys(name for row in rows for name in row.results))
+    names = _result_names(rows)
     names = [n for n in names if len({shown(row.results.get(n, "")) for row in rows}) > 1]
     targets = [axis.target.rpartition(".")[2] for axis in axes]
     if len(set(targets)) < len(targets):
@@ -135,7 +136,17 @@ def as_table(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list
          *(shown(row.results.get(name, "")) for name in names))
         for row in rows
     ]  # fmt: skip
-    return [*targets, "status", "seconds", *names], body
+    header = [*targets, "status", "seconds"]
+    return [*header, *_unlike(header, names)], body
+
+
+def _result_names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.results))
+
+
+def _unlike(header: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Headings of results; an output that is called like another column is told apart from it."""
+    return [f"outputs.{name}" if name in header else name for name in names]
 
 
 def shown(value: Any) -> str:

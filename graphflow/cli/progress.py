@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from graphflow import units
+from graphflow.cli.batches import Batch, Batches
 from graphflow.events import (
     Event,
     Logged,
@@ -20,17 +20,14 @@ from graphflow.events import (
     NodeFailed,
     NodeFinished,
     NodeProgress,
+    NodeSkipped,
     NodeStarted,
     RunFinished,
     RunStarted,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
-
-REFRESH = 10  # a second
 QUIET_SECONDS = 30.0  # between two lines of a long node where nothing can be redrawn
+BATCH_SECONDS = 2.0  # between two lines of a mapped node there
 
 
 def progress(quiet: bool, stream: TextIO | None = None) -> Progress:
@@ -43,16 +40,22 @@ def progress(quiet: bool, stream: TextIO | None = None) -> Progress:
     stream = sys.stderr if stream is None else stream
     if quiet:
         return Progress()
-    return RichProgress(stream) if stream.isatty() else PlainProgress(stream)
+    if not stream.isatty():
+        return PlainProgress(stream)
+    from graphflow.cli.live import RichProgress
+
+    return RichProgress(stream)
 
 
 class Progress:
-    """Shows nothing; base of the displays. Counts what every display tells at the end."""
+    """Shows nothing; base of the displays. Counts what every display tells at the end.
+
+    Instances of a mapped node are told together: they are collected in `batches` until something is to be shown.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self.planned: dict[str, str] = {}
-        self.ran = self.cached = 0
+        self.batches = Batches({})
 
     def __enter__(self) -> Progress:
         return self
@@ -65,26 +68,21 @@ class Progress:
     def __call__(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, RunStarted):
-                self.planned = dict(event.nodes)
-                self.ran = self.cached = 0
+                self.batches = Batches(event.nodes)
             elif isinstance(event, NodeFinished):
-                self.ran += event.how == "ran"
-                self.cached += event.how == "cached"
+                self.batches.settle(event.node, event.how, event.seconds, event.time)
+            elif isinstance(event, NodeFailed):
+                self.batches.settle(event.node, "failed", 0.0, event.time)
+            elif isinstance(event, NodeSkipped):
+                self.batches.settle(event.node, "skipped", 0.0, event.time, event.reason)
             handler: Callable[[Any], None] | None = getattr(self, f"on_{type(event).__name__}", None)
             if handler is not None:
                 handler(event)
 
-    @property
-    def place(self) -> str:
-        """How many nodes are finished: `` 3/14``."""
-        total = str(len(self.planned))
-        return f"{self.ran + self.cached:>{len(total)}}/{total}"
-
     def summary(self, event: RunFinished) -> str:
         """The last line: ``done in 3.20 s: 5 computed, 9 cached``."""
-        parts = [f"{n} {what}" for n, what in ((self.ran, "computed"), (self.cached, "cached")) if n]
-        counted = f": {', '.join(parts)}" if parts else ""
-        return f"{event.status} in {units.duration(event.seconds)}{counted}"
+        counted = self.batches.counted()
+        return f"{event.status} in {units.duration(event.seconds)}{counted and f': {counted}'}"
 
 
 class PlainProgress(Progress):
@@ -99,6 +97,19 @@ class PlainProgress(Progress):
         """Write a line at once."""
         print(units.printable(text), file=self.stream, flush=True)
 
+    def tell(self, batch: Batch) -> None:
+        """Write a line about what has settled of a node since the last one."""
+        self.line(f"[{self.batches.place}] {batch.title}: {batch.outcome}")
+        batch.clear()
+
+    def on_settled(self, event: NodeFinished | NodeSkipped) -> None:
+        batch = self.batches.of(event.node)
+        for other in self.batches.waiting(known=False):
+            if other is not batch:  # nobody knows whether more of it comes
+                self.tell(other)
+        if batch.complete or event.time - batch.began >= BATCH_SECONDS:
+            self.tell(batch)
+
     def on_RunStarted(self, event: RunStarted) -> None:
         cached = sum(status == "cached" for status in event.nodes.values())
         self.line(f"{event.graph}: {units.plural(len(event.nodes), 'node')}, {cached} cached")
@@ -112,12 +123,13 @@ class PlainProgress(Progress):
             step = f"{event.step}/{event.total}" if event.total else str(event.step)
             self.line(f"       {event.node} {step} {event.label}".rstrip())
 
-    def on_NodeFinished(self, event: NodeFinished) -> None:
-        how = "cached" if event.how == "cached" else units.duration(event.seconds)
-        self.line(f"[{self.place}] {event.node}: {how}")
+    on_NodeFinished = on_NodeSkipped = on_settled
 
     def on_NodeFailed(self, event: NodeFailed) -> None:
-        self.line(f"[{self.place}] {event.node}: FAILED: {event.message}")
+        self.line(f"[{self.batches.place}] {event.node}: FAILED: {event.message}")
+        batch = self.batches.of(event.node)
+        if batch.complete and batch.names:
+            self.tell(batch)
 
     def on_ModelLoaded(self, event: ModelLoaded) -> None:
         self.line(f"       loaded {event.role} {event.name} in {units.duration(event.seconds)}")
@@ -126,138 +138,6 @@ class PlainProgress(Progress):
         self.line(f"       {event.node}: {event.message}" if event.node else f"       {event.message}")
 
     def on_RunFinished(self, event: RunFinished) -> None:
+        for batch in self.batches.waiting():
+            self.tell(batch)
         self.line(self.summary(event))
-
-
-class RichProgress(Progress):
-    """Ticks for finished nodes, a bar for each running one, and a line for the whole run below.
-
-    Cached nodes in a row share one line: a rerun of a hundred nodes stays readable.
-    """
-
-    def __init__(self, stream: TextIO, console: Console | None = None) -> None:
-        super().__init__()
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
-        from rich.progress import Progress as Bars
-        from rich.text import Text
-
-        class Detail(ProgressColumn):
-            """``12/50 · 8.1 it/s · 0:05 left``."""
-
-            def render(self, task: Any) -> Text:
-                return Text(_detail(task), style="dim")
-
-        self.console = console or Console(file=stream, highlight=False)
-        self._bars = Bars(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), Detail(),
-            console=self.console, auto_refresh=False,
-        )  # fmt: skip
-        self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=REFRESH, transient=True)
-        self._tasks: dict[str, TaskID] = {}
-        self._updated: dict[str, float] = {}
-        self._steps: dict[str, int] = {}
-        self._cached_names: list[str] = []
-        self._began = time.time()
-
-    def __enter__(self) -> RichProgress:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._flush_cached()
-        self._live.stop()
-
-    def _render(self) -> Any:
-        from rich.console import Group
-        from rich.text import Text
-
-        if not self.planned:
-            return Text()
-        elapsed = int(time.time() - self._began)
-        whole = Text(f"  {self.place} nodes · {elapsed // 60}:{elapsed % 60:02d}", style="dim")
-        return Group(self._bars, whole) if self._tasks else whole
-
-    def _print(self, mark: str, style: str, text: str, note: str = "") -> None:
-        from rich.text import Text
-
-        line = Text.assemble((mark, style), " ", units.printable(text))
-        if note:
-            line.append(f"  {units.printable(note)}", style="dim")
-        self.console.print(line)
-
-    def _flush_cached(self) -> None:
-        names, self._cached_names = self._cached_names, []
-        if names:
-            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            self._print("•", "dim", shown, "cached")
-
-    def on_RunStarted(self, event: RunStarted) -> None:
-        self._began = event.time
-
-    def on_NodeStarted(self, event: NodeStarted) -> None:
-        self._flush_cached()
-        self._tasks[event.node] = self._bars.add_task(units.printable(event.node), total=None, label="")
-
-    def on_NodeProgress(self, event: NodeProgress) -> None:
-        task = self._tasks.get(event.node)
-        now = time.monotonic()
-        recent = now - self._updated.get(event.node, 0.0) < 1 / REFRESH
-        if task is None or (recent and event.step != event.total):
-            return  # nothing would be drawn before the next refresh
-        if event.step < self._steps.get(event.node, 0):  # a second loop of the same node: speed and rest begin anew
-            self._bars.reset(task, total=event.total)
-        self._steps[event.node] = event.step
-        self._updated[event.node] = now
-        self._bars.update(task, completed=event.step, total=event.total, label=units.printable(event.label))
-
-    def on_NodeFinished(self, event: NodeFinished) -> None:
-        self._remove(event.node)
-        if event.how == "cached":
-            self._cached_names.append(event.node)
-        else:
-            self._flush_cached()
-            self._print("✓", "green", event.node, units.duration(event.seconds))
-
-    def on_NodeFailed(self, event: NodeFailed) -> None:
-        self._flush_cached()
-        self._remove(event.node)
-        self._print("✗", "bold red", event.node, event.message)
-
-    def on_ModelLoaded(self, event: ModelLoaded) -> None:
-        self._print(" ", "", f"  loaded {event.role}", f"{event.name}  {units.duration(event.seconds)}")
-
-    def on_Logged(self, event: Logged) -> None:
-        self._flush_cached()
-        self._print(" ", "", f"  {event.message}", event.node)
-
-    def on_RunFinished(self, event: RunFinished) -> None:
-        self._flush_cached()
-        style = "green" if event.status == "done" else "bold red"
-        text = self.summary(event)
-        self.planned = {}  # the live line goes away
-        self._print("●", style, text)
-
-    def _remove(self, node: str) -> None:
-        task = self._tasks.pop(node, None)
-        if task is not None:
-            self._bars.remove_task(task)
-
-
-def _detail(task: Any) -> str:
-    """Step, speed, remaining time and label of a task, as far as they are known."""
-    parts = [f"{task.completed:.0f}/{task.total:.0f}"] if task.total else []
-    if not task.total and task.completed:
-        parts = [f"step {task.completed:.0f}"]
-    speed = task.speed
-    if speed and task.total and not task.finished:
-        parts.append(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
-        left = (task.total - task.completed) / speed
-        parts.append(f"{units.duration(left) if left >= 1 else 'under 1 s'} left")
-    if task.fields.get("label"):
-        parts.append(task.fields["label"])
-    return " · ".join(parts) or units.duration(max(task.elapsed or 0.0, 0.0))

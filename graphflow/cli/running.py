@@ -80,10 +80,10 @@ def run(
         return
     runner = session.runner(given, options=options)
     folder = out or outputs.next_folder(Path("runs"), session.graph.name)
-    outputs.prepare(folder)
     for warning in session.graph.warnings:
         print(warning, file=sys.stderr)
-    done, written = run_into(runner, folder, metadata, quiet or json_)
+    with outputs.out_folder(folder):
+        done, written = run_into(runner, folder, metadata, quiet or json_)
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:

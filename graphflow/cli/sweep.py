@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +12,19 @@ from graphflow import outputs
 from graphflow.check import check
 from graphflow.cli.running import run_into
 from graphflow.errors import GraphflowError, UsageError, did_you_mean
+from graphflow.mapped import EACH
 from graphflow.sheet import contact_sheet
 from graphflow.sweep import Axis, Point, Row, as_csv, as_table, columns_of, parse_axis, product, results_of
+from graphflow.units import plural
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    from graphflow.run import Options, Run
+    from graphflow.run import Options, Run, Runner
     from graphflow.session import Session
 
 TABLE, SHEET = "sweep.csv", "sheet.png"
+MOST = 8  # pictures of a list that the sheet shows
 
 
 class Sweeper:
@@ -50,10 +55,11 @@ class Sweeper:
             self.check_target(axis)
         self.points = product(self.axes)
         self.runners = [self.session_at(p).runner({**self.given, **p.inputs}, options=options) for p in self.points]
+        for runner in self.runners:
+            runner.plan()  # a value that an edge brings to a parameter is checked there
         self.folder = out or outputs.next_folder(Path("runs"), f"{session.graph.name}-sweep")
-        outputs.prepare(self.folder)
         self.rows: list[Row] = []
-        self.pictures: list[PIL.Image.Image | None] = []
+        self.pictures: list[list[PIL.Image.Image | None]] = []  # of each row; several where the output is a list
 
     def check_target(self, axis: Axis) -> None:
         """See that an axis without a node is an input that is not given otherwise."""
@@ -71,14 +77,12 @@ class Sweeper:
 
     def session_at(self, point: Point) -> Session:
         """The session with a combination's parameters."""
-        from graphflow.session import Session
-
         if not point.settings:
             return self.session
         old = self.session
-        settings = {**old.graph.overrides, **point.settings}
-        graph = check(old.graph.spec, old.models, old.models_folder, settings)
-        return Session(graph, old.store, old.device, old.dtype, old.remembered)
+        swept = {f"{EACH}/{t}": v for t, v in point.settings.items()} if old.graph.spec.mapped else point.settings
+        graph = check(old.graph.spec, old.models, old.models_folder, {**old.graph.overrides, **swept})
+        return replace(old, graph=graph, wirings={})
 
     def run(self) -> None:
         """Run all combinations, write table and sheet, and print the table.
@@ -86,35 +90,38 @@ class Sweeper:
         Raises:
             GraphflowError: a combination failed; with ``--keep-going`` after the others have run.
         """
-        width = len(str(len(self.points)))
         failed: list[str] = []
         try:
             for number, (point, runner) in enumerate(zip(self.points, self.runners, strict=True), 1):
-                if not self.quiet:
-                    print(f"[{number}/{len(self.points)}] {point.label}")
-                folder = self.folder / f"{number:0{max(3, width)}d}"
-                outputs.prepare(folder)
-                try:
-                    done, _ = run_into(runner, folder, self.metadata, self.quiet)
-                    self.enter(point, done)
-                    failed += [f"  {point.label}: {name}: {text}" for name, text in done.failures.items()]
-                except GraphflowError as error:
-                    if not self.options.keep_going:
-                        raise
-                    failed.append(f"  {point.label}: {error}")
-                    self.rows.append(Row(point, "failed", 0.0))
-                    self.pictures.append(None)
+                failed += self.run_one(number, point, runner)
         finally:
             self.write()
         if failed:
-            raise GraphflowError("\n".join([f"{len(failed)} failures, the others are done:", *failed]))
+            count = plural(len(failed), "failure")
+            raise GraphflowError("\n".join([f"{count}, the others are done:", *failed]))
+
+    def run_one(self, number: int, point: Point, runner: Runner) -> list[str]:
+        """Run a combination; returns a line for each failure, which ``--keep-going`` outlives."""
+        if not self.quiet:
+            print(f"[{number}/{len(self.points)}] {point.label}")
+        folder = self.folder / f"{number:0{max(3, len(str(len(self.points))))}d}"
+        try:
+            with outputs.out_folder(folder):
+                done, _ = run_into(runner, folder, self.metadata, self.quiet)
+        except GraphflowError as error:
+            self.rows.append(Row(point, "failed", 0.0))
+            self.pictures.append([])
+            if not self.options.keep_going:
+                raise
+            return [f"  {point.label}: {error}"]
+        self.enter(point, done)
+        return [f"  {point.label}: {name}: {text}" for name, text in done.failures.items()]
 
     def enter(self, point: Point, done: Run) -> None:
         """Take a finished run into table and sheet."""
         record = done.record
         self.rows.append(Row(point, record.status, record.seconds, results_of(record, done.__getitem__)))
-        name = next((n for n, v in record.outputs.items() if v.type.removesuffix("?") == "Image"), None)
-        self.pictures.append(done[name] if name is not None else None)
+        self.pictures.append(_pictures_of(done))
 
     def write(self) -> None:
         """Write what there is of table and sheet."""
@@ -127,7 +134,27 @@ class Sweeper:
         rows_table(header, body)
         print(self.folder / TABLE)
         if any(self.pictures):
-            cells = [(row.point.label, picture) for row, picture in zip(self.rows, self.pictures, strict=True)]
-            sheet: Any = contact_sheet(cells, columns_of(self.axes))
+            sheet: Any = self.sheet()
             outputs.replace_file(self.folder / SHEET, lambda p: sheet.save(p, format="PNG"))
             print(self.folder / SHEET)
+
+    def sheet(self) -> PIL.Image.Image:
+        """The contact sheet; where the output is a list, a row for each combination."""
+        several = max(map(len, self.pictures))
+        cells: list[tuple[str, PIL.Image.Image | None]] = []
+        for row, pictures in zip(self.rows, self.pictures, strict=True):
+            for position in range(several):
+                label = row.point.label + (f" [{position}]" if several > 1 else "")
+                cells.append((label, pictures[position] if position < len(pictures) else None))
+        return contact_sheet(cells, several if several > 1 else columns_of(self.axes))
+
+
+def _pictures_of(done: Run) -> list[PIL.Image.Image | None]:
+    """The first output that is a picture, or the first few of a list of pictures; None for one that failed."""
+    for name, entry in done.record.outputs.items():
+        if entry.type.removesuffix("?") == "Image":
+            return [done[name]]
+        if entry.type == "list[Image]":
+            found = dict(itertools.islice(done.elements(name), MOST))
+            return [found.get(position) for position in range(max(found, default=-1) + 1)]
+    return []

@@ -94,9 +94,9 @@ def require(models: Mapping[str, ModelRef], preset: str) -> None:
     lines = missing(models)
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
-        raise MissingError(
-            f"{len(lines)} model(s) are not on this machine:\n{listed}\nget them: graphflow models pull {preset}"
-        )
+        pull = any(ref.hub for ref in models.values()) and preset != "inline"
+        hint = f"\nget them: graphflow models pull {preset}" if pull else ""
+        raise MissingError(f"{len(lines)} model(s) are not on this machine:\n{listed}{hint}")
 
 
 def fingerprint(ref: ModelRef, remember: Remember | None = None) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graphflow.cli.progress import PlainProgress, Progress, RichProgress, progress
+from graphflow.cli.live import RichProgress
+from graphflow.cli.progress import PlainProgress, Progress, progress
 from graphflow.events import (
     Event,
     Logged,
@@ -18,6 +19,7 @@ from graphflow.events import (
     NodeFailed,
     NodeFinished,
     NodeProgress,
+    NodeSkipped,
     NodeStarted,
     RunFinished,
     RunStarted,
@@ -143,7 +145,7 @@ def test_steps_that_nobody_could_see_cost_no_update(monkeypatch: pytest.MonkeyPa
     display = RichProgress(stream, Console(file=stream, force_terminal=True))
     updates: list[int] = []
     monkeypatch.setattr(display._bars, "update", lambda task, completed, **_: updates.append(completed))
-    monkeypatch.setattr("graphflow.cli.progress.time.monotonic", lambda: 5.0)
+    monkeypatch.setattr("graphflow.cli.live.time.monotonic", lambda: 5.0)
     display(NodeStarted(node="edit", kind="k"))
     for step in range(1001):
         display(NodeProgress(node="edit", step=step, total=1000))
@@ -176,6 +178,87 @@ def test_many_cached_nodes_share_a_line() -> None:
     events += [NodeFinished(node=n, how="cached") for n in names]
     text = live([*events, RunFinished(status="done", seconds=0.05)])
     assert text == "• n0, n1, n2, n3, n4, n5 and 94 more  cached\n● done in 50 ms: 100 cached\n"
+
+
+def mapped(count: int, seconds: float = 0.1) -> list[Event]:
+    """A node before, `count` instances of which the first two are cached and the last fails, and what needs them."""
+    names = [f"each[{i}]/caption" for i in range(count)]
+    below = [f"each[{i}]/count" for i in range(count)]
+    events: list[Event] = [RunStarted(graph="g", nodes=dict.fromkeys(["load", *names, *below], "run"), time=T0)]
+    events += [NodeStarted(node="load", kind="k"), NodeFinished(node="load", how="ran", seconds=1.0, time=T0)]
+    now = T0
+    for i, name in enumerate(names):
+        now += seconds
+        if i < 2:
+            events.append(NodeFinished(node=name, how="cached", time=now))
+            continue
+        events.append(NodeStarted(node=name, kind="caption", time=now - seconds))
+        if i < count - 1:
+            events.append(NodeFinished(node=name, how="ran", seconds=seconds, time=now))
+        else:
+            events.append(NodeFailed(node=name, message="boom", time=now))
+    events += [NodeFinished(node=n, how="ran", seconds=0.01, time=now) for n in below[:-1]]
+    events.append(NodeSkipped(node=below[-1], reason=f"needs {names[-1]}, which has no result", time=now))
+    return [*events, RunFinished(status="failed", seconds=3.0, time=now)]
+
+
+def test_instances_of_a_mapped_node_share_a_line_in_a_log() -> None:
+    assert plain(mapped(6)) == (
+        "g: 13 nodes, 0 cached\n"
+        "[ 1/13] load: 1.00 s\n"
+        "[ 7/13] each[5]/caption: FAILED: boom\n"
+        "[ 7/13] each[0…4]/caption: 3 computed in 0.30 s, 2 cached\n"
+        "[13/13] each[0…5]/count: 5 computed in 50 ms, 1 not run\n"
+        "failed in 3.00 s: 9 computed, 2 cached, 1 failed, 1 not run\n"
+    )
+
+
+def test_a_long_map_tells_now_and_then_how_far_it_is() -> None:
+    lines = plain(mapped(8, seconds=1.5)).splitlines()
+    assert lines[2:5] == [
+        "[ 4/17] each[0…2]/caption: 1 computed in 1.50 s, 2 cached",
+        "[ 6/17] each[3, 4]/caption: 2 computed in 3.00 s",
+        "[ 8/17] each[5, 6]/caption: 2 computed in 3.00 s",
+    ]
+
+
+def test_instances_of_a_mapped_node_share_a_line_on_a_terminal() -> None:
+    assert live(mapped(6)) == (
+        "✓ load  1.00 s\n"
+        "✗ each[5]/caption  boom\n"
+        "✓ each[0…4]/caption  3 computed in 0.30 s, 2 cached\n"
+        "✓ each[0…5]/count  5 computed in 50 ms, 1 not run\n"
+        "● failed in 3.00 s: 9 computed, 2 cached, 1 failed, 1 not run\n"
+    )
+
+
+def test_a_mapped_node_has_a_bar_that_counts_its_instances() -> None:
+    stream = Terminal()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with RichProgress(stream, console) as display:
+        for event in mapped(6)[:8]:
+            display(event)
+        console.print(display._render())
+    text = on_screen(stream.getvalue())
+    assert re.search(r"each\[…\]/caption .* 3/6", text)
+    assert re.search(r"each\[3\]/caption ", text)
+    assert "4/13 nodes" in text
+
+
+@pytest.mark.parametrize("show", [plain, live])
+def test_a_node_that_can_not_run_says_what_it_needs(show: Any) -> None:
+    text = show([RunStarted(graph="g", nodes={"a": "run"}), NodeSkipped(node="a", reason="needs b")])
+    assert re.search(r"a:?  ?not run: needs b", text)
+
+
+def test_a_list_that_is_not_known_yet_is_counted_as_it_comes() -> None:
+    events: list[Event] = [RunStarted(graph="g", nodes={"rep": "run", "shout[…]": "maybe", "join": "maybe"}, time=T0)]
+    events += [NodeFinished(node=n, how="ran", seconds=0.01, time=T0) for n in ("rep", "shout[0]", "shout[1]", "join")]
+    text = plain([*events, RunFinished(status="done", seconds=1.0, time=T0)])
+    assert text == (
+        "g: 3 nodes, 0 cached\n[1/3+] rep: 10 ms\n[4/4+] shout[0, 1]: 2 computed in 20 ms\n[4/4+] join: 10 ms\n"
+        "done in 1.00 s: 4 computed\n"
+    )
 
 
 @pytest.mark.parametrize("show", [plain, live])

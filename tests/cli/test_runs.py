@@ -1,0 +1,380 @@
+"""Runs on the command line: sweeps, maps, parts of a graph, failures that a run outlives, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import samples
+
+from graphflow.cli import run as graphflow
+from graphflow.node import Context, Node, Ports
+from graphflow.ports import Model, Text
+
+GRAPH = """graphflow: 1
+title: a test
+inputs:
+  image: {type: Image}
+  text: {type: Text, default: hello, nonempty: true}
+  times: {type: int, default: 2}
+nodes:
+  picky: {uses: sample.picky, in: {text: inputs.text}}
+  shout: {uses: sample.shout, in: {text: picky.text}}
+  rep: {uses: sample.repeat, in: {text: shout.text, times: inputs.times}}
+  join: {uses: sample.join, in: {texts: rep.texts}}
+  negative: {uses: sample.invert, in: {image: inputs.image}}
+outputs: {image: negative.image, text: join.text}
+"""
+Command = Callable[[list[str]], tuple[int, str]]
+IMAGE = ["-i", "image=photos/0.png"]
+
+
+@pytest.fixture
+def command() -> Command:
+    """Runs graphflow in a process of its own; returns exit code and standard error."""
+
+    def run(arguments: list[str]) -> tuple[int, str]:
+        code = "from graphflow.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g.yaml").write_text(GRAPH)
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        PIL.Image.new("RGB", (8, 8), (40 * i, 0, 10)).save(tmp_path / f"photos/{i}.png")
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def record(folder: Path) -> Any:
+    return json.loads((folder / "run.json").read_text())
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_writes_a_folder_a_combination_a_table_and_a_labelled_sheet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["--sweep", "times=1,2", "--sweep", "shout.mark=!,?,…"]
+    assert graphflow(["run", "g.yaml", *IMAGE, *sweep, "--out", "out", "-q"]) == 0
+    with (folder / "out/sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["times"], r["shout.mark"]) for r in rows] == [(t, m) for t in "12" for m in "!?…"]
+    assert rows[4]["text"] == (folder / "out/005/text.txt").read_text().strip() == "HELLO? HELLO?"
+    assert files(folder / "out/005") == ["events.jsonl", "image.png", "report.html", "run.json", "text.txt"]
+    assert record(folder / "out/005")["overrides"] == {"shout.mark": "?"}
+    assert dict(samples.RUNS) == {"invert": 1, "shout": 3, "repeat": 6, "join": 6}, "combinations share their results"
+    table = capsys.readouterr().out
+    assert "HELLO… HELLO…" in table
+    sheet = PIL.Image.open(folder / "out/sheet.png").convert("RGB")
+    assert sheet.width > 3 * 256
+    assert sheet.getpixel((140, 140)) == (255, 255, 245)
+    below = sheet.crop((12, 12 + 256, 12 + 256, 12 + 256 + 24))
+    assert len(below.getcolors(1000) or ()) > 2, "a label stands below each picture"
+
+
+def test_a_sweep_of_a_mapped_graph_shows_every_element(folder: Path) -> None:
+    sweep = ["--map", "image=photos", "--sweep", "shout.mark=!,?", "--sweep", "times=1,2"]
+    assert graphflow(["run", "g.yaml", *sweep, "--out", "out", "-q"]) == 0
+    assert json.loads((folder / "out/003/text.json").read_text()) == ["HELLO?"] * 3
+    assert PIL.Image.open(folder / "out/sheet.png").size == (12 + 3 * 268, 12 + 4 * (256 + 18 + 12))
+
+
+def test_a_combination_that_fails_is_in_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["run", "g.yaml", *IMAGE, "--sweep", "text=a,bad,c", "-q"]
+    assert graphflow([*sweep, "--out", "stops"]) == 1
+    assert "node 'picky' (sample.picky) failed: bad is not welcome" in capsys.readouterr().err
+    assert [line.split(",")[:2] for line in (folder / "stops/sweep.csv").read_text().splitlines()[1:]] == [
+        ["a", "done"], ["bad", "failed"],
+    ]  # fmt: skip
+    assert not (folder / "stops/003").exists()
+    assert graphflow([*sweep, "--out", "goes", "--keep-going"]) == 1
+    found = capsys.readouterr()
+    assert "1 failure, the others are done:\n  text=bad: picky: bad is not welcome" in found.err
+    with (folder / "goes/sweep.csv").open() as file:
+        assert [r["outputs.text"] for r in csv.DictReader(file)] == ["A! A!", "", "C! C!"]
+    assert (folder / "goes/003/text.txt").exists()
+
+
+# --- maps -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_over_a_folder_runs_once_for_each_file(folder: Path) -> None:
+    assert graphflow(["run", "g.yaml", "--map", "image=photos", "--out", "out", "-q"]) == 0
+    assert files(folder / "out") == [
+        "events.jsonl", "image-000.png", "image-001.png", "image-002.png", "report.html", "run.json", "text.json",
+    ]  # fmt: skip
+    for i in range(3):
+        assert PIL.Image.open(folder / f"out/image-00{i}.png").getpixel((0, 0)) == (255 - 40 * i, 255, 245)
+    samples.RUNS.clear()
+    PIL.Image.new("RGB", (8, 8), "red").save(folder / "photos/9.png")
+    assert graphflow(["run", "g.yaml", "--map", "image=photos/*.png", "--out", "more", "-q"]) == 0
+    assert dict(samples.RUNS) == {"invert": 1}, "one more photo costs one photo"
+
+
+def test_elements_that_fail_are_named_and_the_finished_rest_is_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "g.yaml", "--map", "image=photos", "--map", "text=[a, bad, c]"]
+    assert graphflow([*command, "--out", "out", "--keep-going"]) == 1
+    found = capsys.readouterr()
+    assert found.err.endswith(
+        "error: 1 of the nodes failed, the others are done:\n  each[1]/picky: bad is not welcome\n"
+    )
+    assert re.search(r"each\[0…2\]/shout: 2 computed in \d+ ms, 1 not run\n", found.err)
+    assert "1 failed, 3 not run" in found.err
+    assert [p for p in files(folder / "out") if p.startswith("image-")] == [f"image-00{i}.png" for i in range(3)]
+    assert json.loads((folder / "out/text.json").read_text()) == ["A! A!", None, "C! C!"]
+    made = record(folder / "out")
+    assert made["status"] == "failed"
+    assert made["outputs"]["text"]["failed"] == [1]
+    assert {n for n, r in made["nodes"].items() if r["status"] == "failed"} == {"each[1]/picky"}
+    assert made["nodes"]["each[1]/join"]["status"] == "skipped"
+    assert "each[1]/picky" in (folder / "out/report.html").read_text()
+    samples.RUNS.clear()
+    assert graphflow([*command[:-1], "text=[a, good, c]", "--out", "mended", "-q"]) == 0
+    assert dict(samples.RUNS) == {"shout": 1, "repeat": 1, "join": 1}, "only the mended element runs"
+
+
+# --- parts of a graph -------------------------------------------------------------------------------------------------
+
+
+def test_until_stops_at_a_node_and_writes_what_it_gives(folder: Path) -> None:
+    assert graphflow(["run", "g.yaml", *IMAGE, "--until", "rep", "--out", "out", "-q"]) == 0
+    assert json.loads((folder / "out/rep.texts.json").read_text()) == ["HELLO!", "HELLO!"]
+    assert list(record(folder / "out")["nodes"]) == ["picky", "shout", "rep"]
+    assert not list((folder / "out").glob("image*"))
+
+
+def test_only_runs_nothing_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "g.yaml", *IMAGE, "--only", "join", "--out", "out", "-q"]
+    assert graphflow(command) == 4
+    assert "picky, shout, rep would have to run first" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    graphflow(["run", "g.yaml", *IMAGE, "--until", "rep", "--out", "before", "-q"])
+    samples.RUNS.clear()
+    assert graphflow(command) == 0
+    assert dict(samples.RUNS) == {"join": 1}
+    assert graphflow([*command, "--until", "rep"]) == 2
+
+
+def test_refresh_computes_a_node_again_and_no_more(folder: Path) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "--out", "out", "-q"])
+    samples.RUNS.clear()
+    assert graphflow(["run", "g.yaml", *IMAGE, "--refresh", "shout", "--out", "out", "-q"]) == 0
+    assert dict(samples.RUNS) == {"shout": 1}, "the same bytes: what follows is not computed again"
+    assert record(folder / "out")["nodes"]["shout"]["reason"] == "refreshed"
+
+
+SOURCE = """
+from graphflow.node import Node, Ports
+from graphflow.ports import Text
+class Changing(Node, kind="runs.changing"):
+    "Says something."
+    class In(Ports):
+        text: Text
+    class Out(Ports):
+        text: Text
+    def run(self, x, ctx):
+        return self.Out(text=x.text + "ONE")
+"""
+
+
+def test_changed_source_warns_and_strict_runs_again(folder: Path, command: Command) -> None:
+    (folder / "c.yaml").write_text(
+        "graphflow: 1\ninputs: {text: {type: Text, default: a}}\n"
+        "nodes: {c: {uses: runs.changing, in: {text: inputs.text}}}\noutputs: {text: c.text}\n"
+    )
+    (folder / "pack.py").write_text(SOURCE)
+    run = ["run", "c.yaml", "--nodes", "pack.py", "--out", "out", "-q"]
+    assert command(run)[0] == 0
+    (folder / "pack.py").write_text(SOURCE.replace("ONE", "TWO"))
+    assert command(run)[0] == 0
+    assert (folder / "out/text.txt").read_text() == "aONE\n"
+    events = [json.loads(line) for line in (folder / "out/events.jsonl").read_text().splitlines()]
+    assert any("runs.changing" in e.get("message", "") and "version" in e["message"] for e in events)
+    assert command([*run, "--code", "strict"])[0] == 0
+    assert (folder / "out/text.txt").read_text() == "aTWO\n"
+    assert command([*run, "--code", "loose"]) == (2, "error: --code loose: expected one of warn, strict\n")
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class Rate(Node, kind="runs.rate"):
+    """A score, where there is a model for it."""
+
+    class In(Ports):
+        text: Text
+        needed: Model["clip"]
+        model: Model["lpips"] | None = None
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(text=f"{x.text}: {x.model}")
+
+
+MODELS = """graphflow: 1
+inputs: {text: {type: Text, default: a}}
+models:
+  clip: {loader: transformers.clip, path: nowhere/clip}
+  lpips: {loader: lpips, path: nowhere/lpips}
+nodes:
+  shout: {uses: sample.shout, in: {text: inputs.text}}
+  rate: {uses: runs.rate, in: {text: shout.text}}
+outputs: {text: rate.text}
+"""
+
+
+def test_missing_models_are_listed_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "m.yaml").write_text(MODELS)
+    assert graphflow(["run", "m.yaml", "--out", "out", "-q"]) == 5
+    errors = capsys.readouterr().err
+    where = folder / "nowhere/clip"
+    assert errors == f"error: 1 model(s) are not on this machine:\n  clip: {where} (transformers.clip)\n"
+    assert "lpips" not in errors, "a node does without an optional model"
+    assert not samples.RUNS
+    assert not (folder / "out").exists()
+
+
+# --- what a run leaves behind -----------------------------------------------------------------------------------------
+
+
+def test_the_run_log_is_json_lines_and_agrees_with_the_record(folder: Path) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "--out", "out", "-q"])
+    lines = [json.loads(line) for line in (folder / "out/events.jsonl").read_text().splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["RunStarted", "RunFinished"]
+    assert lines[-1]["status"] == "done"
+    made = record(folder / "out")
+    assert [e["node"] for e in lines if e["event"] == "NodeFinished"] == list(made["nodes"]) == list(lines[0]["nodes"])
+    assert [e["time"] for e in lines] == sorted(e["time"] for e in lines)
+    shout = made["nodes"]["shout"]
+    assert shout["parameters"] == {"mark": "!"}
+    assert (shout["kind"], shout["version"], shout["inputs"]) == ("sample.shout", 1, {"text": "picky.text"})
+    assert made["text"] == GRAPH
+    assert made["inputs"]["image"]["source"] == "0.png"
+
+
+def test_json_prints_the_record_and_nothing_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert graphflow(["run", "g.yaml", *IMAGE, "--out", "out", "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out) == record(folder / "out")
+    assert found.err == ""
+
+
+def test_diff_names_the_node_where_two_runs_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "--out", "a", "-q"])
+    graphflow(["run", "g.yaml", "-i", "image=photos/1.png", "--set", "shout.mark=?", "--out", "b", "-q"])
+    capsys.readouterr()
+    assert graphflow(["diff", "a", "b/image.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("input image '0.png ")
+    assert "setting shout.mark absent → '?'" in lines
+    assert "output image differs" in lines
+    assert graphflow(["diff", "a", "a"]) == 0
+    assert capsys.readouterr().out == "no difference\n"
+    assert graphflow(["diff", "a", "none"]) == 5
+    assert graphflow(["diff", "a", "photos/0.png"]) == 2
+    assert graphflow(["diff", "a", "g.yaml"]) == 3
+    assert "GF141 is neither a PNG nor a run.json" in capsys.readouterr().err
+
+
+def test_a_report_is_written_again_from_the_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "--out", "out", "-q"])
+    first = (folder / "out/report.html").read_text()
+    capsys.readouterr()
+    assert graphflow(["report", "out", "--out", "again.html"]) == 0
+    assert capsys.readouterr().out == "again.html\n"
+    assert (folder / "again.html").read_text().count("data:image/") == first.count("data:image/") > 0
+    assert graphflow(["report", "out/image.png", "--store", "empty", "--out", "poor.html"]) == 0
+    assert "no longer in the store" in (folder / "poor.html").read_text()
+    assert graphflow(["report", "nothing", "--out", "never.html"]) == 5
+    assert not (folder / "never.html").exists()
+
+
+def test_a_picture_is_run_again_with_another_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "-i", "text=you", "--out", "one", "-q"])
+    (folder / "photos/0.png").unlink()
+    (folder / "g.yaml").unlink()
+    samples.RUNS.clear()
+    assert graphflow(["run", "one/image.png", "-i", "text=me", "-q"]) == 0
+    assert dict(samples.RUNS) == {"shout": 1, "repeat": 1, "join": 1}, "the picture itself comes from the store"
+    assert files(folder / "runs")[0].startswith("g-001/"), "the graph keeps its name"
+    assert graphflow(["run", "one/image.png", "-i", "image=photos/1.png", "--out", "two", "-q"]) == 0
+    assert PIL.Image.open(folder / "two/image.png").getpixel((0, 0)) == (215, 255, 245)
+    assert (folder / "two/text.txt").read_text() == "YOU! YOU!\n"
+    assert graphflow(["run", "one/image.png", "-i", "foto=photos/1.png", "--out", "three"]) == 2
+    assert "has no input 'foto'" in capsys.readouterr().err
+
+
+def test_a_record_can_not_choose_the_out_folder(folder: Path) -> None:
+    graphflow(["run", "g.yaml", *IMAGE, "--out", "out", "-q"])
+    made = record(folder / "out")
+    made["graph"] = "../../escaped"
+    (folder / "out/evil.json").write_text(json.dumps(made))
+    assert graphflow(["run", "out/evil.json", "-q"]) == 0
+    assert [p.name for p in (folder / "runs").iterdir()] == ["evil-001"]
+
+
+# --- wrong use leaves nothing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--sweep", "text"], 2, "--sweep text: expected NODE.PARAM=A,B,C or INPUT=A,B,C"),
+        (["--sweep", "text=a,a"], 2, "a stands twice"),
+        (["--sweep", "text=a", "--sweep", "text=b"], 2, "--sweep text stands twice"),
+        (["--sweep", "txt=a,b"], 2, "neither NODE.PARAM nor an input; inputs: image, text, times; did you mean text?"),
+        (["--sweep", "image=photos/0.png,photos/1.png"], 2, "--sweep image: the input is given with -i too"),
+        (["--sweep", "shoot.mark=a,b"], 2, "did you mean shout?"),
+        (["--sweep", "shout.mark=1,2"], 3, "'shout.mark': input should be a valid string, found 1"),
+        (["--sweep", "times=1,500"], 3, "'rep.times': input should be less than or equal to 100, found 500"),
+        (["--sweep", "text=a,b", "--json"], 2, "--sweep has no --json"),
+        (["--map", "text=[a, b]", "--map", "times=[1, 2, 3]"], 3, "unequal lists: text has 2, times has 3"),
+        (["--map", "txt=[a, b]"], 2, "--map txt: the graph has no such input; did you mean text?"),
+        (["--map", "text=none/*.txt"], 3, "expected a list such as [a, b]"),
+        (["--set", "shout.mark=[!]"], 3, "--set shout.mark:1:3: GF002 is not YAML"),
+        (["-i", "times=two"], 3, "input 'times' (int) is 'two'"),
+        (["--until", "shoot"], 2, "the graph has no node 'shoot'; it has: picky, shout, rep, join, negative; did you"),
+        (["--refresh", "shoot"], 2, "the graph has no node 'shoot'"),
+        (["--only", "join", "--until", "join"], 2, "--only and --until exclude each other"),
+        (["--models", "pockt"], 3, "there is no preset 'pockt'"),
+        (["--nodes", "none.py"], 2, "none.py"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_refused_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
+) -> None:
+    assert graphflow(["run", "g.yaml", *IMAGE, *arguments, "--out", "new/out"]) == code
+    found = capsys.readouterr()
+    assert says in found.err
+    assert "Traceback" not in found.err
+    assert not (folder / "new").exists()
+    assert not samples.RUNS
+
+
+def test_a_folder_that_was_there_stays(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    assert graphflow(["run", "g.yaml", *IMAGE, "--only", "join", "--out", "mine", "-q"]) == 4
+    assert (folder / "mine").is_dir()
