@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from safetensors.torch import load_file, save_file
 from tiny import SD_SCHEDULER, TOKENS, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -49,6 +49,16 @@ def save_sd(folder: Path) -> Path:
     named = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in load_file(weights).items()}
     save_file(named, weights, {"format": "pt"})
     save_clip_tokenizer_files(folder / "tokenizer")
+    return folder
+
+
+def save_instruct(folder: Path) -> Path:
+    """An InstructPix2Pix repository: Stable Diffusion's, with a UNet of 8 channels and the published sampler."""
+    save_sd(folder)
+    tiny_unet(in_channels=8).save_pretrained(folder / "unet")
+    EulerAncestralDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    ).save_pretrained(folder / "scheduler")
     return folder
 
 

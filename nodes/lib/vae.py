@@ -5,6 +5,8 @@ Shapes: B batch, C latent channels, H W picture height and width in pixels, h w 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -43,15 +45,23 @@ class VAE:
         native_size: side in pixels of the pictures it was trained on.
     """
 
-    def __init__(self, model: AutoencoderKL) -> None:
+    def __init__(self, model: AutoencoderKL, native_size: int | None = None, shift_factor: float | None = None) -> None:
+        """Freeze the autoencoder and read how its latents are scaled.
+
+        Args:
+            model: a `diffusers.AutoencoderKL`; it is frozen in place.
+            native_size: side of the pictures that the denoiser was trained on; None for the config's ``sample_size``.
+            shift_factor: instead of the config's.
+        """
         config = model.config
         self.model = model.eval().requires_grad_(False)
         self.factor = 2 ** (len(config.block_out_channels) - 1)
-        side = config.sample_size if isinstance(config.sample_size, int) else min(config.sample_size)
+        side = native_size or (config.sample_size if isinstance(config.sample_size, int) else min(config.sample_size))
         self.native_size = max(self.factor, side // self.factor * self.factor)
         self._scaling: float = config.scaling_factor
+        shift = config.get("shift_factor") if shift_factor is None else shift_factor
         mean = config.get("latents_mean")
-        self._mean = torch.tensor(mean or config.get("shift_factor") or 0.0).float().reshape(1, -1, 1, 1)
+        self._mean = torch.tensor(mean or shift or 0.0).float().reshape(1, -1, 1, 1)
         self._std = torch.tensor(config.get("latents_std") or 1.0).float().reshape(1, -1, 1, 1)
 
     def encode(self, pixels_B3HW: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -64,6 +74,24 @@ class VAE:
         Raises:
             ValueError: a side is no multiple of `factor`, so that decoding would return another size.
         """
+        posterior = self._posterior(pixels_B3HW)
+        z_BChw = posterior.mean.float()
+        if generator is not None:
+            noise_BChw = torch.randn(z_BChw.shape, generator=generator).to(z_BChw.device)
+            z_BChw = z_BChw + posterior.std.float() * noise_BChw
+        mean, std = self._mean.to(z_BChw.device), self._std.to(z_BChw.device)
+        return (z_BChw - mean) * self._scaling / std
+
+    def encode_unscaled(self, pixels_B3HW: Tensor) -> Tensor:
+        """The posterior's mode as the network gives it, (B, C, h, w), float32: what InstructPix2Pix's UNet reads.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        mode_BChw: Tensor = self._posterior(pixels_B3HW).mean.float()
+        return mode_BChw
+
+    def _posterior(self, pixels_B3HW: Tensor) -> Any:
         height, width = pixels_B3HW.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
@@ -71,13 +99,7 @@ class VAE:
                 "(image.prepare fits a picture)"
             )
         with torch.no_grad():
-            posterior = self.model.encode(pixels_B3HW.to(self.model.device, self.model.dtype)).latent_dist
-        z_BChw = posterior.mean.float()
-        if generator is not None:
-            noise_BChw = torch.randn(z_BChw.shape, generator=generator).to(z_BChw.device)
-            z_BChw = z_BChw + posterior.std.float() * noise_BChw
-        mean, std = self._mean.to(z_BChw.device), self._std.to(z_BChw.device)
-        return (z_BChw - mean) * self._scaling / std
+            return self.model.encode(pixels_B3HW.to(self.model.device, self.model.dtype)).latent_dist
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
         """Pixels, (B, 3, H, W), float32; about [-1, 1], not clipped."""

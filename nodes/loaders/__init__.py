@@ -4,6 +4,6 @@ Local weights are read as safetensors only, from files that are here already, an
 is run. These modules are imported to check presets, so they import torch only while they load.
 """
 
-from graphflow.nodes.loaders import diffusion, encoders, language, measures
+from graphflow.nodes.loaders import diffusion, encoders, instruct, language, measures
 
-__all__ = ["diffusion", "encoders", "language", "measures"]
+__all__ = ["diffusion", "encoders", "instruct", "language", "measures"]

@@ -24,37 +24,52 @@ DIFFUSERS_WEIGHTS = "{part}diffusion_pytorch_model[.-][s0]*tensors"
 TOKENIZER_OPTION = {"tokenizer": "sub-folder of the repository that holds the tokenizer; left out: the model's folder"}
 
 
-@loader("diffusers.vae", role="vae", files=("{part}config.json", DIFFUSERS_WEIGHTS))
+VAE_OPTIONS = {
+    "native_size": "side in pixels of the pictures that the denoiser was trained on; left out: the VAE's sample_size",
+    "shift_factor": "of the latents, instead of the VAE's own; 0 for a denoiser that was trained without",
+}
+UNET_FILES = ("{part}config.json", DIFFUSERS_WEIGHTS, "{scheduler}*scheduler_config.json")
+SCHEDULER_OPTION = {
+    "scheduler": "sub-folder of the repository that holds the scheduler; left out: 'scheduler' beside a part, "
+    "otherwise the model's folder"
+}
+
+
+@loader("diffusers.vae", role="vae", files=("{part}config.json", DIFFUSERS_WEIGHTS), options=VAE_OPTIONS)
 def load_vae(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """An autoencoder of diffusers, as `nodes.lib.vae.VAE`."""
     from diffusers import AutoencoderKL
 
     from graphflow.nodes.lib.vae import VAE
 
-    return VAE(from_diffusers(AutoencoderKL, part_folder(ref, folder), dtype).to(device))
+    part = part_folder(ref, folder)
+    model = from_diffusers(AutoencoderKL, part, dtype).to(device)
+    try:
+        return VAE(model, native_size=ref.options.get("native_size"), shift_factor=ref.options.get("shift_factor"))
+    except (ValueError, TypeError) as error:
+        raise GraphflowError(f"{part}: {error}") from error
 
 
-@loader(
-    "diffusers.unet",
-    role="denoiser",
-    files=("{part}config.json", DIFFUSERS_WEIGHTS, "{scheduler}*scheduler_config.json"),
-    options={
-        "scheduler": "sub-folder of the repository that holds the scheduler; left out: 'scheduler' beside a part, "
-        "otherwise the model's folder"
-    },
-)
+@loader("diffusers.unet", role="denoiser", files=UNET_FILES, options=SCHEDULER_OPTION)
 def load_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A UNet of diffusers with its noise schedule, as `nodes.lib.denoiser.Denoiser`."""
     from diffusers import UNet2DConditionModel
 
     from graphflow.nodes.lib.denoiser import Denoiser
 
+    return with_schedule(Denoiser, UNet2DConditionModel, ref, folder, device, dtype)
+
+
+def with_schedule(
+    wrapper: Any, cls: Any, ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """``wrapper(network, scheduler_config)`` for a network of diffusers' class `cls` and the schedule beside it."""
     part = part_folder(ref, folder)
     beside = part.parent / "scheduler" if ref.part else part
     schedule = read_json(subfolder(ref, folder, "scheduler", beside) / "scheduler_config.json")
-    unet = from_diffusers(UNet2DConditionModel, part, dtype).to(device)
+    network = from_diffusers(cls, part, dtype).to(device)
     try:
-        return Denoiser(unet, schedule)
+        return wrapper(network, schedule)
     except ValueError as error:
         raise GraphflowError(f"{part}: {error}") from error
 

@@ -1,0 +1,95 @@
+"""Editing by instructions: InstructPix2Pix and the models of its kind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from graphflow.node import Context, Field, Node, Ports
+from graphflow.ports import Image, Latents, Model, Text, TextCondPort
+
+
+class Phrase(Node, kind="instruct.phrase"):
+    """The instruction as a model was trained to read it: with a suffix, if it has one.
+
+    HIVE's conditional-reward checkpoint (Zhang et al. 2024) reads how good the edit shall be after the instruction.
+    """
+
+    suffix: str = Field(
+        "", description="stands after the instruction and a comma, as 'image quality is five out of five' for HIVE"
+    )
+
+    class In(Ports):
+        instruction: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(text=f"{x.instruction}, {self.suffix}" if self.suffix.strip() else x.instruction)
+
+
+class Prepare(Node, kind="instruct.prepare"):
+    """Bring a picture to a size that can be edited, keeping its proportions: InstructPix2Pix's rule.
+
+    The longer side becomes about the resolution, and both sides multiples of eight latents; what sticks out is cut off.
+    """
+
+    resolution: int | None = Field(
+        None, ge=8, description="pixels of the longer side, about; left out: what the models were trained on"
+    )
+
+    class In(Ports):
+        image: Image
+        model: Model["vae"]
+
+    class Out(Ports):
+        image: Image
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.lib.instruct_pix2pix import fit_for_edit
+
+        return self.Out(image=fit_for_edit(x.image, self.resolution or x.model.native_size, 8 * x.model.factor))
+
+
+class Denoise(Node, kind="instruct.denoise"):
+    """Edit a picture as an instruction says (Brooks et al. 2023): two guidances, one by the text, one by the picture.
+
+    A seed gives the picture that diffusers' pipeline gives for it.
+    """
+
+    num_inference_steps: int = Field(100, ge=1, le=999, description="sampling steps")
+    guidance_scale: float = Field(7.5, ge=0, description="guidance by the instruction; higher edits more")
+    image_guidance_scale: float = Field(1.5, ge=0, description="guidance by the picture; higher keeps more of it")
+    sampler: Literal["euler_ancestral", "ddim"] = Field(
+        "euler_ancestral", description="euler_ancestral: as the authors; ddim: noise at the beginning only"
+    )
+    seed: int = Field(0, ge=0, description="of the noise: another seed, another edit")
+
+    class In(Ports):
+        image: Image
+        cond: TextCondPort
+        negative: TextCondPort
+        vae: Model["vae"]
+        model: Model["instruct_denoiser"]
+
+    class Out(Ports):
+        latents: Latents
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.lib.instruct_pix2pix import instruct_sample
+        from graphflow.nodes.lib.vae import to_pixels
+
+        latents = instruct_sample(
+            x.model,
+            x.vae.encode_unscaled(to_pixels([x.image])).to(ctx.device),
+            x.cond.embeds.to(ctx.device),
+            x.negative.embeds.to(ctx.device),
+            ctx.rng(self.seed),
+            self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            image_guidance_scale=self.image_guidance_scale,
+            sampler=self.sampler,
+            steps=lambda numbers: ctx.steps(numbers, total=len(numbers), label="editing"),
+            on_step=ctx.preview,
+        )
+        return self.Out(latents=latents)

@@ -1,0 +1,203 @@
+"""InstructPix2Pix: editing by instructions with a denoiser that sees the picture (Brooks et al., CVPR 2023).
+
+Symbols of the paper: z_t noisy latents, ε predicted noise, c_I the picture to edit, c_T the instruction, ∅ their
+absence, s_I and s_T the two guidance scales.
+Shapes: B batch, C latent channels, h w latent height and width, L text tokens, D width of the text embeddings; G = 3·B
+rows under guidance (both conditions first, then the picture alone, then neither), or B.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .ddim import OnStep
+from .denoiser import Denoiser
+from .fit import LANCZOS
+
+Sampler = Literal["euler_ancestral", "ddim"]
+Steps = Callable[[list[int]], Iterable[int]]
+"""Wraps the numbers of the steps: the place for a progress bar, or to stop the loop by raising."""
+
+
+class InstructDenoiser(Denoiser):
+    """A UNet whose input is noisy latents and, in as many further channels, the latents of the picture to edit.
+
+    Attributes:
+        channels: C, half of what the network reads.
+        scheduler_config: the noise schedule as the checkpoint has it, for samplers of diffusers.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any]) -> None:
+        """Freeze the UNet and read the noise schedule; see `Denoiser`.
+
+        Raises:
+            ValueError: the UNet has no room for a picture beside the latents, or as `Denoiser`.
+        """
+        reads, writes = unet.config.in_channels, unet.config.out_channels
+        if reads != 2 * writes:
+            raise ValueError(f"the UNet reads {reads} channels, expected {2 * writes}: latents and a picture's latents")
+        super().__init__(unet, scheduler_config)
+        self.channels: int = writes
+        self.scheduler_config = dict(scheduler_config)
+
+    def predict_edit(
+        self, latents_GChw: Tensor, image_GChw: Tensor, timestep: float | Tensor, embeds_GLD: Tensor
+    ) -> Tensor:
+        """The network's output, ε or v by `prediction_type`, in the latents' dtype, (G, C, h, w).
+
+        Args:
+            latents_GChw: z_t, in the scale of ᾱ.
+            image_GChw: unscaled latents of the picture to edit, zeros for none.
+            timestep: may lie between two trained ones, as Euler's do.
+            embeds_GLD: conditioning of the instruction.
+        """
+        seen = torch.cat([latents_GChw, image_GChw], dim=1).to(self.dtype)
+        t_G = torch.full((len(seen),), float(timestep), device=seen.device)
+        output: Tensor = self.unet(seen, t_G, encoder_hidden_states=embeds_GLD.to(self.dtype), return_dict=False)[0]
+        return output.to(latents_GChw.dtype)
+
+    def sampler(self, name: Sampler, num_inference_steps: int) -> Any:
+        """A new scheduler of diffusers, set to that many steps.
+
+        Raises:
+            ValueError: there are not that many timesteps.
+        """
+        cls = EulerAncestralDiscreteScheduler if name == "euler_ancestral" else DDIMScheduler
+        # Not from_config: it logs a warning for each setting of the checkpoint's own class that this one lacks.
+        config = {"clip_sample": False, **self.scheduler_config}
+        scheduler = cls(**{name: config[name] for name in inspect.signature(cls).parameters if name in config})
+        size = len(self.alphas_cumprod)
+        if not 1 <= num_inference_steps <= size:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; choose 1 to {size - 1}")
+        scheduler.set_timesteps(num_inference_steps)
+        if scheduler.timesteps[0] > size - 1:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps}, so that sampling would begin at timestep "
+                f"{int(scheduler.timesteps[0])}, beyond the last trained timestep {size - 1}; choose 1 to {size - 1}"
+            )
+        return scheduler
+
+
+def dual_guidance(output_GChw: Tensor, guidance_scale: float, image_guidance_scale: float) -> Tensor:
+    """ε̃ = ε(∅,∅) + s_T·[ε(c_I,c_T) - ε(c_I,∅)] + s_I·[ε(c_I,∅) - ε(∅,∅)] (eq. 3), (B, C, h, w).
+
+    The weights of the three predictions sum to one, so guidance of ε, of v and of the clean latents are the same.
+
+    Args:
+        output_GChw: the three predictions stacked, in the order of the module's docstring.
+        guidance_scale: s_T.
+        image_guidance_scale: s_I.
+    """
+    both_BChw, image_BChw, none_BChw = output_GChw.chunk(3)
+    return none_BChw + guidance_scale * (both_BChw - image_BChw) + image_guidance_scale * (image_BChw - none_BChw)
+
+
+def guidance_triple(
+    image_BChw: Tensor, cond_BLD: Tensor, negative_BLD: Tensor, guided: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Picture and text of one network call, (G, C, h, w) and (G, L, D).
+
+    Args:
+        image_BChw: unscaled latents of the pictures to edit.
+        cond_BLD: conditioning of the instruction, of B rows or one.
+        negative_BLD: the empty prompt's, of B rows or one.
+        guided: False for the first B rows only.
+
+    Raises:
+        ValueError: the number of rows is neither 1 nor B.
+    """
+    batch = len(image_BChw)
+    for block in (cond_BLD, negative_BLD):
+        if len(block) not in (1, batch):
+            raise ValueError(f"text conditioning has {len(block)} rows for {batch} pictures; give 1 or {batch}")
+    cond_BLD, negative_BLD = (block.expand(batch, -1, -1) for block in (cond_BLD, negative_BLD))
+    if not guided:
+        return image_BChw, cond_BLD
+    images = torch.cat([image_BChw, image_BChw, torch.zeros_like(image_BChw)])
+    return images, torch.cat([cond_BLD, negative_BLD, negative_BLD])
+
+
+@torch.no_grad()
+def instruct_sample(
+    denoiser: InstructDenoiser,
+    image_BChw: Tensor,
+    cond_BLD: Tensor,
+    negative_BLD: Tensor,
+    generator: torch.Generator,
+    num_inference_steps: int = 100,
+    *,
+    guidance_scale: float = 7.5,
+    image_guidance_scale: float = 1.5,
+    sampler: Sampler = "euler_ancestral",
+    steps: Steps = iter,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Edit pictures as the instructions say: denoise from pure noise under both guidances, (B, C, h, w), scaled.
+
+    Random numbers are drawn in the order of diffusers' `StableDiffusionInstructPix2PixPipeline`, so that one seed
+    gives one picture in both. Where s_T = s_I = 1 the guidance is ε(c_I, c_T), and one row is computed instead of
+    three; the pipeline leaves guidance out as soon as s_T ≤ 1 or s_I < 1, which is another picture than eq. 3 gives.
+
+    Args:
+        denoiser: the model.
+        image_BChw: unscaled mode of the latents of the pictures to edit (`VAE.encode_unscaled`).
+        cond_BLD: conditioning of the instruction, of B rows or one.
+        negative_BLD: the empty prompt's, of B rows or one.
+        generator: a CPU generator, for the first noise and that of ancestral steps.
+        num_inference_steps: N.
+        guidance_scale: s_T.
+        image_guidance_scale: s_I.
+        sampler: euler_ancestral is the authors'; ddim is deterministic after the first noise.
+        steps: see `Steps`.
+        on_step: see `OnStep`.
+
+    Raises:
+        ValueError: the number of steps is out of range, or the numbers of rows don't fit.
+    """
+    scheduler = denoiser.sampler(sampler, num_inference_steps)
+    guided = (guidance_scale, image_guidance_scale) != (1, 1)
+    images_GChw, embeds_GLD = guidance_triple(image_BChw, cond_BLD, negative_BLD, guided)
+    extra = {"generator": generator} if sampler == "euler_ancestral" else {}
+    z_BChw = torch.randn(image_BChw.shape, generator=generator).to(image_BChw.device) * scheduler.init_noise_sigma
+    for number in steps(list(range(num_inference_steps))):
+        timestep = scheduler.timesteps[number]
+        x_GChw = scheduler.scale_model_input(torch.cat([z_BChw] * 3) if guided else z_BChw, timestep)
+        output_BChw = denoiser.predict_edit(x_GChw, images_GChw, timestep, embeds_GLD)
+        if guided:
+            output_BChw = dual_guidance(output_BChw, guidance_scale, image_guidance_scale)
+        z_BChw = scheduler.step(output_BChw, timestep, z_BChw, **extra, return_dict=False)[0]
+        if on_step is not None:
+            on_step(z_BChw if sampler == "ddim" else z_BChw / (scheduler.sigmas[number + 1] ** 2 + 1) ** 0.5)
+    return z_BChw
+
+
+def edit_size(width: int, height: int, resolution: int, multiple: int = 64) -> tuple[int, int]:
+    """Width and height at which a picture is edited: as its authors' command line has it.
+
+    The longer side becomes about `resolution`, and both sides multiples of `multiple`: the picture is scaled so that
+    the shorter side is one, upwards, and the longer side is then rounded down.
+
+    Raises:
+        ValueError: the picture is so long and narrow that it would become longer than four times `resolution`.
+    """
+    short = min(width, height)
+    factor = math.ceil(short * resolution / max(width, height) / multiple) * multiple / short
+    if max(width, height) * factor > 4 * resolution:
+        raise ValueError(f"the picture is {width} × {height} pixels, too long and narrow to be edited; crop it first")
+    # The product of the shorter side may lie a rounding error below its multiple, and the authors' floor a step lower.
+    to = [int(length * factor + 1e-6) // multiple * multiple for length in (width, height)]
+    return to[0], to[1]
+
+
+def fit_for_edit(image: Image.Image, resolution: int, multiple: int = 64) -> Image.Image:
+    """The picture in the size of `edit_size`, RGB, resampled with Lanczos; what sticks out is cut off evenly."""
+    size = edit_size(*image.size, resolution, multiple)
+    return image.convert("RGB") if image.size == size else ImageOps.fit(image.convert("RGB"), size, LANCZOS)
