@@ -1,9 +1,14 @@
-"""Means with bootstrap intervals."""
+"""Means with bootstrap intervals, and whether two methods differ on the pictures that both have."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 LEVEL, DRAWS, SEED = 0.95, 2000, 0
 _CHUNK = 4_000_000  # random numbers that are held at once
@@ -23,20 +28,29 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     """The mean with its 95 % percentile bootstrap interval (Efron 1979); None without values.
 
     Pictures are drawn with replacement, 2,000 times, by a generator with a fixed seed: the same values give the same
-    interval everywhere, and values of the same pictures are drawn alike.
+    interval everywhere. A single value has no interval.
     """
     import numpy as np
 
-    if not values:
-        return None
     found = np.asarray(values, np.float64)
-    n = len(found)
-    if n == 1:
+    if not len(found):
+        return None
+    if len(found) == 1:
         return Estimate(float(found[0]), None, None, 1)
-    rng = np.random.default_rng(SEED)
+    low, high = np.percentile(_means(found), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Estimate(float(found.mean()), float(low), float(high), len(found))
+
+
+def difference(a: Sequence[float | None], b: Sequence[float | None]) -> Estimate | None:
+    """How much larger `a` is than `b` in the mean over the pictures that have both, with its interval."""
+    return estimate([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None])
+
+
+def _means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The mean of each draw."""
+    import numpy as np
+
+    rng, n = np.random.default_rng(SEED), len(values)
     rows = max(1, min(DRAWS, _CHUNK // n))
-    means = np.concatenate(
-        [found[rng.integers(0, n, (min(rows, DRAWS - done), n))].mean(axis=1) for done in range(0, DRAWS, rows)]
-    )
-    low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Estimate(float(found.mean()), float(low), float(high), n)
+    chunks = [(min(rows, DRAWS - done), n) for done in range(0, DRAWS, rows)]
+    return np.concatenate([values[rng.integers(0, n, shape)].mean(axis=1) for shape in chunks])
