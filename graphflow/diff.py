@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graphflow.groups import node_of, one_text, title, titles, without_positions
 from graphflow.record import NodeRecord, RunRecord
 
 ABSENT = object()
@@ -15,6 +16,7 @@ def differences(a: RunRecord, b: RunRecord) -> list[str]:
 
     A node is named when it computes something else (kind, version, parameters, models), or when its bytes differ
     although its key is the same. A node that differs only because its inputs do is summed up in the last line.
+    Instances of a mapped node that differ in the same way share a line.
     """
     lines = []
     for name in ("graphflow", "graph", "preset", "device", "dtype"):
@@ -23,37 +25,51 @@ def differences(a: RunRecord, b: RunRecord) -> list[str]:
     lines += _mapping("setting", a.overrides, b.overrides)
     models = ({n: m.source for n, m in r.models.items()} for r in (a, b))
     lines += _mapping("model", *models)
-    lines += _nodes(a.nodes, b.nodes)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for name, text in _nodes(a.nodes, b.nodes):
+        found.setdefault((node_of(name), without_positions(text)), {})[name] = text
+    lines += [f"node {title(list(group))}{one_text(list(group.values()))}" for group in found.values()]
+    if followers := titles(_followers(a.nodes, b.nodes)):
+        lines.append(f"other bytes, because their inputs differ: {', '.join(followers)}")
     for name in a.outputs.keys() & b.outputs.keys():
         if a.outputs[name].digest != b.outputs[name].digest:
             lines.append(f"output {name} differs")
     return lines
 
 
-def _nodes(a: Mapping[str, NodeRecord], b: Mapping[str, NodeRecord]) -> Iterator[str]:
-    followers = []
+def _nodes(a: Mapping[str, NodeRecord], b: Mapping[str, NodeRecord]) -> Iterator[tuple[str, str]]:
+    """Each node that differs by itself, and how."""
     for name in [*a, *(n for n in b if n not in a)]:
         if name not in a or name not in b:
-            yield f"node {name} is only in the {'second' if name not in a else 'first'}"
-            continue
-        one, two = a[name], b[name]
-        found = [
-            *_change("kind", one.kind, two.kind),
-            *_change("version", one.version, two.version),
-            *_mapping("parameter", one.parameters, two.parameters),
-            *_mapping("edge", one.inputs, two.inputs),
-        ]
-        bytes_differ = _digests(one) != _digests(two) and bool(one.outputs and two.outputs)
-        if found:
-            yield f"node {name}: {', '.join(found)}"
-        elif one.key == two.key and bytes_differ:
-            yield f"node {name}: the same computation gave other bytes"
-        elif one.status != two.status and "failed" in (one.status, two.status):
-            yield f"node {name}: {one.status} → {two.status}"
-        elif bytes_differ:
-            followers.append(name)
-    if followers:
-        yield f"other bytes, because their inputs differ: {', '.join(followers)}"
+            yield name, f" is only in the {'second' if name not in a else 'first'}"
+        elif found := _own_changes(a[name], b[name]):
+            yield name, f": {', '.join(found)}"
+
+
+def _own_changes(one: NodeRecord, two: NodeRecord) -> list[str]:
+    """What of a node differs, apart from what it was fed."""
+    found = [
+        *_change("kind", one.kind, two.kind),
+        *_change("version", one.version, two.version),
+        *_mapping("parameter", one.parameters, two.parameters),
+        *_mapping("edge", one.inputs, two.inputs),
+    ]
+    if not found and one.key == two.key and _bytes_differ(one, two):
+        found.append("the same computation gave other bytes")
+    if not found and one.status != two.status and "failed" in (one.status, two.status):
+        found.append(f"{one.status} → {two.status}")
+    return found
+
+
+def _followers(a: Mapping[str, NodeRecord], b: Mapping[str, NodeRecord]) -> Iterator[str]:
+    """Each node that gave other bytes only because it was fed others."""
+    for name, one in a.items():
+        if name in b and _bytes_differ(one, b[name]) and not _own_changes(one, b[name]):
+            yield name
+
+
+def _bytes_differ(one: NodeRecord, two: NodeRecord) -> bool:
+    return _digests(one) != _digests(two) and bool(one.outputs and two.outputs)
 
 
 def _inputs(record: RunRecord) -> dict[str, Any]:

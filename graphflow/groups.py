@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-_INDEX = re.compile(r"\[(\d+|…)\]")
+_INDEX = re.compile(r"(?<=\w)\[(\d+|…)\]")
 MOST_RANGES = 3  # beyond that only the first and the last position are told
 
 
@@ -39,6 +39,14 @@ def title(names: Sequence[str]) -> str:
 def titles(names: Iterable[str]) -> list[str]:
     """Names as few as possible, in order of first appearance."""
     return [title(found) for found in grouped(names).values()]
+
+
+def one_text(texts: Sequence[str]) -> str | None:
+    """What several instances say: the text, if need be as it holds for all; None when they say different things."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    general = {without_positions(text) for text in texts}
+    return general.pop() if len(general) == 1 else None
 
 
 def _positions(found: Iterable[str]) -> str:

@@ -72,8 +72,9 @@ def parse_axis(text: str) -> Axis:
     if listed.startswith("["):
         values = plain(read_text(listed, f"--sweep {target}"))
     else:
-        values = [scalar(part.strip()) for part in listed.split(",")]
-    if not isinstance(values, list) or not values or "" in values:
+        parts = [part.strip() for part in listed.split(",")]
+        values = [] if "" in parts else [scalar(part) for part in parts]
+    if not isinstance(values, list) or not values:
         raise UsageError(f"--sweep {text}: expected values between the commas")
     for value in values:
         if [(type(v), v) for v in values].count((type(value), value)) > 1:
