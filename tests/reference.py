@@ -71,6 +71,13 @@ UNSTORED_KINDS = {
 KINDS = PLAIN_KINDS | UNSTORED_KINDS
 
 
+MOST_INSTANCES, MOST_CHARACTERS = 300, 5_000_000
+
+
+class TooLargeError(Exception):
+    """Lists of lists of repeated texts grow without bound: such a graph is a test of patience."""
+
+
 @dataclass(frozen=True)
 class Computation:
     """What an instance computes; `parts` is hashable and says all of it."""
@@ -89,14 +96,25 @@ class Reference:
 
     Attributes:
         instances: what each instance computes, by its name.
+
+    Raises:
+        TooLargeError: the graph is larger than a test should be.
     """
 
     def __init__(self, files: Mapping[str, Data], settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         self.files, self.settings = files, settings
         self.instances: dict[str, Computation] = {}
+        self.characters = 0
         graph = files["g.yaml"]
         inputs = {n: _given(i, given[n] if n in given else i["default"]) for n, i in graph["inputs"].items()}
         self.outputs = {n: _Scope(self, graph, "", "", inputs).value(r) for n, r in graph["outputs"].items()}
+
+    def note(self, title: str, found: Computation) -> None:
+        """Remember what an instance computes."""
+        self.instances[title] = found
+        self.characters += sum(len(text) for _, text in found.parts)
+        if len(self.instances) > MOST_INSTANCES or self.characters > MOST_CHARACTERS:
+            raise TooLargeError
 
 
 def _given(declared: Data, value: Any) -> Callable[[], Any]:
@@ -218,7 +236,7 @@ class _Unit:
         # An edge to a parameter converts, an edge to a port does so only when the node runs.
         parameters = {n: float(v) if kind.parameters[n][0] == "float" else v for n, v in parameters.items()}
         parts = tuple((n, repr(v)) for n, v in (*sorted(parameters.items()), *sorted(fed.items())))
-        self.outer.whole.instances[self.title] = Computation(self.node["uses"], parts)
+        self.outer.whole.note(self.title, Computation(self.node["uses"], parts))
         converted = {n: float(v) if kind.ports[n] == FLOAT else v for n, v in fed.items()}
         out = kind.function(**converted, **parameters)
         return dict.fromkeys(kind.outputs, out)

@@ -125,6 +125,15 @@ class Results(Values):
 
         self.index.write("noting use", work)
 
+    def touch_found(self, result: Result) -> None:
+        """Note that a result in hand was used just now, at the price of a comparison when that was noted lately.
+
+        Raises:
+            StoreError: the index can't be written.
+        """
+        if result.used < time.time() - GRAIN:
+            self.touch([result.key])
+
     def earlier(self, kind: str, node: str, limit: int = 50) -> list[Result]:
         """The latest results of a kind, those of a node of this name first."""
         rows = self.index.rows(f"{_WITH_PARTS} {_OF_NODE}", (kind, node, limit))
