@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from graphflow.node import Context, Field, Node, Ports
-from graphflow.ports import Image, Latents, Model, Text, TextCondPort
+from graphflow.ports import Image, Latents, Model, Text, TextCond, TextCondPort
 
 
 class Phrase(Node, kind="instruct.phrase"):
@@ -93,3 +93,28 @@ class Denoise(Node, kind="instruct.denoise"):
             on_step=ctx.preview,
         )
         return self.Out(latents=latents)
+
+
+class Hybrid(Node, kind="instruct.hybrid"):
+    """A learned instruction and one in words together: VISII's hybrid instruction.
+
+    The words' embeddings stand behind the end token of the learned ones.
+    """
+
+    class In(Ports):
+        learned: TextCondPort
+        end: int
+        text: Text
+        model: Model["text_encoder"]
+
+    class Out(Ports):
+        cond: TextCondPort
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.lib.visii import hybrid_instruction
+
+        text = x.model.encode([x.text]).to(x.learned.embeds)
+        cond, lost = hybrid_instruction(x.learned.embeds, x.end, text, x.model.end_of(x.text))
+        if lost:
+            ctx.log("warning: no room behind the learned instruction for the last %d tokens of '%s'", lost, x.text)
+        return self.Out(cond=TextCond(cond))

@@ -1,6 +1,7 @@
 """CLIP (Radford et al. 2021): pictures and texts as points of one space.
 
-Shapes: B pictures or texts, C 3, H and W pixels, D width of the joint space.
+Shapes: B pictures or texts, C 3, H and W pixels, D width of the joint space,
+L tokens, W width of the text tower, V size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.functional import cosine_similarity
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -50,6 +52,32 @@ class CLIP:
             pooled = self.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
             return self.model.text_projection(pooled).float()
 
+    def vocabulary(self) -> tuple[Tensor, list[int]]:
+        """The embeddings of all tokens, (V, W), and the ids of those that are no words."""
+        weight: Tensor = self.model.text_model.embeddings.token_embedding.weight
+        return weight.detach(), sorted({i for i in self._tokens.all_special_ids if i < len(weight)})
+
+    def words(self, ids: list[int]) -> str:
+        """Token ids as text."""
+        return str(self._tokens.decode(ids)).strip()
+
+    def text_of(self, embeds_BLW: Tensor) -> Tensor:
+        """As `text`, for texts whose words are given as token embeddings; gradients reach them."""
+        batch, length, width = embeds_BLW.shape
+        weight, ends = self.vocabulary()[0], (self._tokens.bos_token_id, self._tokens.eos_token_id)
+        first, last = (weight[i].to(embeds_BLW).expand(batch, 1, width) for i in ends)
+        rows = torch.cat([first, embeds_BLW, last], dim=1).to(weight.dtype)
+        # The tower takes ids only: it is called with a vocabulary of these very tokens.
+        ids = torch.arange(rows[..., 0].numel(), device=rows.device).reshape(batch, length + 2)
+        own = {"embeddings.token_embedding.weight": rows.flatten(0, 1)}
+        hidden_BLW = functional_call(self.model.text_model, own, (ids,)).last_hidden_state
+        return self.project_text(hidden_BLW[:, -1])
+
+    def project_text(self, hidden_BW: Tensor) -> Tensor:
+        """Hidden states of the text tower in the joint space, (B, D), float32; gradients pass."""
+        layer = self.model.text_projection
+        return layer(hidden_BW.to(layer.weight.device, layer.weight.dtype)).float()
+
 
 class OpenCLIP:
     """A CLIP of open_clip with its preprocessing; see `CLIP` for methods and attributes."""
@@ -76,6 +104,36 @@ class OpenCLIP:
         """See `CLIP.text`."""
         with torch.no_grad():
             return self.model.encode_text(self._tokens(texts).to(self.model.logit_scale.device)).float()
+
+    def vocabulary(self) -> tuple[Tensor, list[int]]:
+        """See `CLIP.vocabulary`."""
+        special = sorted({self._tokens.sot_token_id, self._tokens.eot_token_id})
+        return self._tower.token_embedding.weight.detach(), special
+
+    def words(self, ids: list[int]) -> str:
+        """See `CLIP.words`."""
+        return str(self._tokens.decode(ids)).strip()
+
+    def text_of(self, embeds_BLW: Tensor) -> Tensor:
+        """See `CLIP.text_of`."""
+        tower, (batch, length, width) = self._tower, embeds_BLW.shape
+        weight, ends = tower.token_embedding.weight, (self._tokens.sot_token_id, self._tokens.eot_token_id)
+        first, last = (weight[i].to(embeds_BLW).expand(batch, 1, width) for i in ends)
+        seen = length + 2  # the mask is causal: what would stand behind the end changes nothing
+        x_BLW = torch.cat([first, embeds_BLW, last], dim=1).to(weight.dtype) + tower.positional_embedding[:seen]
+        x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:seen, :seen])
+        return self.project_text(tower.ln_final(x_BLW)[:, -1])
+
+    def project_text(self, hidden_BW: Tensor) -> Tensor:
+        """See `CLIP.project_text`."""
+        projection = self._tower.text_projection
+        if isinstance(projection, torch.nn.Linear):
+            projection = projection.weight.T
+        return (hidden_BW.to(projection.device, projection.dtype) @ projection).float()
+
+    @property
+    def _tower(self) -> Any:
+        return getattr(self.model, "text", self.model)
 
 
 def directional_similarity(image_BD: Tensor, source_BD: Tensor, text_BD: Tensor, source_text_BD: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ class TextEncoder:
         with torch.no_grad():
             return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
 
+    def end_of(self, text: str) -> int:
+        """Position of the first end token in `encode` of the text; the words stand from 1 up to it."""
+        words = self.tokenizer(text, add_special_tokens=False).input_ids
+        return min(len(words) + 1, self.max_tokens - 1)
+
     def cut_off(self, texts: list[str]) -> list[str]:
         """The ends of the texts that don't fit into the context, without those that do."""
         ends = []
