@@ -285,6 +285,8 @@ def test_collecting_at_any_moment_drops_nothing_that_is_pinned_or_in_use(
 def damage(folder: Path, chance: random.Random) -> None:
     """Damage a file of a store. What SQLite maps into memory while the index is open is made anew when it is opened."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith("-shm"))
+    if not files:  # all were deleted
+        return
     index = [p for p in files if p.name.startswith("index.sqlite")]
     path = chance.choice(index if index and chance.random() < 0.4 else files)
     content = bytearray(path.read_bytes())
