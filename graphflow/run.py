@@ -489,6 +489,9 @@ class Runner:
         """Take an instance's outputs from the store."""
         result = placed.result
         assert result is not None
+        if (planned := self._plan.nodes.get(name)) is None or planned.status != "cached":
+            with suppress(StoreError):
+                self.store.touch_found(result)
         for port, stored in result.outputs.items():
             place = Place(node.name, port, index)
             self.known.digests[place] = stored
