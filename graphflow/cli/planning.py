@@ -29,6 +29,7 @@ from graphflow.cli.app import (
     session_of,
 )  # fmt: skip
 from graphflow.errors import InvalidError, UsageError, WouldRunError
+from graphflow.groups import titles
 
 
 @app.command()
@@ -46,6 +47,7 @@ def plan(
     refresh: Refresh = [],  # noqa: B006
     code: Code = "warn",
     check: Annotated[bool, typer.Option("--check", help="exit with code 4 when something would run")] = False,
+    all: Annotated[bool, typer.Option("--all", help="a line for each element of a map")] = False,
     json_: Json = False,
 ) -> None:
     """Say what a run would do: cached, run or maybe, each with a reason. Nothing is computed or loaded."""
@@ -58,9 +60,9 @@ def plan(
     else:
         from graphflow.cli.tables import plan_table
 
-        plan_table(made, session.graph)
+        plan_table(made, session.graph, every=all)
     if check and (would := [n for n, p in made.nodes.items() if p.status != "cached"]):
-        raise WouldRunError(f"{len(would)} node(s) would run: {', '.join(would)}")
+        raise WouldRunError(f"{len(would)} node(s) would run: {', '.join(titles(would))}")
 
 
 @app.command()

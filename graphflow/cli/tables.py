@@ -14,6 +14,7 @@ from rich.text import Text
 
 from graphflow import units
 from graphflow.cli.describe import bounds_text, cache_words, default_text, port_doc, signature, type_name
+from graphflow.groups import grouped, one_text, title, without_positions
 
 if TYPE_CHECKING:
     from graphflow.graph import Graph
@@ -31,25 +32,57 @@ def output() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
-def plan_table(plan: Plan, graph: Graph, console: Console | None = None) -> None:
-    """What a run would do, a line a node, and the sums below."""
+def plan_table(plan: Plan, graph: Graph, console: Console | None = None, every: bool = False) -> None:
+    """What a run would do, a line a node, and the sums below.
+
+    Args:
+        plan: what would run.
+        graph: its graph.
+        console: where it is printed.
+        every: a line for each instance of a mapped node.
+    """
     console = console or output()
     if graph.title:
         console.print(_text(graph.title, "bold"), soft_wrap=True)
-    nodes = list(plan.nodes.values())
-    sizes = any(n.bytes is not None for n in nodes)
-    times = any(_expected(n) for n in nodes)
+    groups = [[name] for name in plan.nodes] if every else grouped(plan.nodes).values()
+    rows = [[plan.nodes[name] for name in names] for names in groups]
+    sizes = any(_bytes(nodes) for nodes in rows)
+    times = any(_expected(nodes) for nodes in rows)
     table = _table("node", "kind", "status", "reason", *[">size"] * sizes, *[">time"] * times)
-    for node in nodes:
-        cells = [_text(node.name), _text(node.kind, "dim"), _text(node.status, STYLES[node.status]), _text(node.reason)]
-        cells += [_text("" if node.bytes is None else units.size(node.bytes))] * sizes
-        table.add_row(*cells, *[_text(_expected(node))] * times)
+    for nodes in rows:
+        name, kind = title([n.name for n in nodes]), nodes[0].kind
+        cells = [_text(name), _text(kind, "dim"), _statuses(nodes), _text(_reason(nodes))]
+        table.add_row(*cells, *[_text(_bytes(nodes))] * sizes, *[_text(_expected(nodes))] * times)
     console.print(table)
     console.print(_text(plan_summary(plan)), soft_wrap=True)
 
 
-def _expected(node: PlannedNode) -> str:
-    return "" if node.seconds is None or node.status == "cached" else units.duration(node.seconds)
+def _statuses(nodes: Sequence[PlannedNode]) -> Text:
+    """``cached``, ``run ×30``, or ``cached ×28, run ×2``."""
+    counts = {s: n for s in ("cached", "run", "maybe") if (n := sum(node.status == s for node in nodes))}
+    shown = ", ".join(f"{status} ×{count}" if len(nodes) > 1 else status for status, count in counts.items())
+    return _text(shown, STYLES[next(s for s in ("run", "maybe", "cached") if s in counts)])
+
+
+def _reason(nodes: Sequence[PlannedNode]) -> str:
+    """Why instances run; of several reasons the first, and how many more there are."""
+    found = [n.reason for n in nodes if n.status == "run"] or [n.reason for n in nodes if n.status == "maybe"]
+    if not found:
+        return ""
+    if (same := one_text(found)) is not None:
+        return same
+    others = len({without_positions(reason) for reason in found}) - 1
+    return f"{found[0]} (and {units.plural(others, 'other reason')})"
+
+
+def _bytes(nodes: Sequence[PlannedNode]) -> str:
+    known = [n.bytes for n in nodes if n.bytes is not None]
+    return units.size(sum(known)) if known else ""
+
+
+def _expected(nodes: Sequence[PlannedNode]) -> str:
+    known = [n.seconds for n in nodes if n.seconds is not None and n.status != "cached"]
+    return units.duration(sum(known)) if known else ""
 
 
 def plan_summary(plan: Plan) -> str:
@@ -90,8 +123,8 @@ def node_page(cls: type[Node], console: Console | None = None) -> None:
     console.print(Text.assemble((cls.kind, "bold cyan"), (f"  version {cls.version}", "dim")))
     console.print()
     console.print(_text(inspect.getdoc(cls) or "no description"))
-    for title, ports in (("Inputs", cls.inputs()), ("Outputs", cls.outputs())):
-        table = _table(title, "type", "", head="bold")
+    for heading, ports in (("Inputs", cls.inputs()), ("Outputs", cls.outputs())):
+        table = _table(heading, "type", "", head="bold")
         for port in ports.values():
             table.add_row(_text(port.name), _text(port.describe(), "cyan"), _text(port_doc(port), "dim"))
         if ports:
@@ -126,9 +159,9 @@ def record_page(record: RunRecord, console: Console | None = None) -> None:
         ("status", f"{record.status} in {units.duration(record.seconds)}"),
     ]  # fmt: skip
     listing([(k, v) for k, v in facts if v], console)
-    for title, rows in _record_sections(record):
+    for heading, rows in _record_sections(record):
         if rows:
-            console.print(_text(f"\n{title}", "bold"))
+            console.print(_text(f"\n{heading}", "bold"))
             listing(rows, console)
     if record.nodes:
         console.print()

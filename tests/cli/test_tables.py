@@ -81,6 +81,27 @@ def test_a_plan() -> None:
     )
 
 
+def test_instances_of_a_mapped_node_share_a_line_of_the_plan() -> None:
+    def entry(name: str, status: Any, reason: str = "", seconds: float | None = 2.0) -> PlannedNode:
+        return PlannedNode(name, "caption", status, reason, "k", seconds, 1024)
+
+    nodes = {f"each[{i}]/caption": entry(f"each[{i}]/caption", "cached") for i in range(28)}
+    nodes |= {f"each[{i}]/caption": entry(f"each[{i}]/caption", "run", f"image{i} changed") for i in (28, 29)}
+    nodes |= {f"each[{i}]/count": entry(f"each[{i}]/count", "maybe", f"after each[{i}]/caption") for i in (28, 29)}
+    nodes["join"] = entry("join", "maybe", "after each[28]/caption", None)
+    graph = SimpleNamespace(title="")
+    assert shown(tables.plan_table, planned(nodes), graph, width=120) == (
+        "node                kind     status              reason                                    size    time\n"
+        "each[0…29]/caption  caption  cached ×28, run ×2  image28 changed (and 1 other reason)  30.0 KiB  4.00 s\n"
+        "each[28, 29]/count  caption  maybe ×2            after each[…]/caption                  2.0 KiB  4.00 s\n"
+        "join                caption  maybe               after each[28]/caption                 1.0 KiB\n"
+        "28 cached, 2 to run, 3 maybe; at least 8.00 s by earlier runs, 56.0 s saved\n"
+    )
+    stream = io.StringIO()
+    tables.plan_table(planned(nodes), graph, Console(file=stream, width=100), every=True)
+    assert len(stream.getvalue().splitlines()) == 1 + 33 + 1
+
+
 def test_a_cached_plan_says_that_nothing_runs() -> None:
     plan = planned({"a": PlannedNode("a", "k", "cached", "")})
     assert tables.plan_summary(plan) == "everything is cached: 1 node, nothing runs"
