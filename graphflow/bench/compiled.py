@@ -116,18 +116,31 @@ def _node(
     )  # fmt: skip
 
 
-def compile_bench(bench: BenchSpec, columns: Mapping[str, Port], empty: frozenset[str]) -> Compiled:
+def owner_of(node: str) -> tuple[str, str]:
+    """Which method or metric a node of the graph belongs to: ``("method", name)``, ``("metric", name)`` or neither."""
+    top, *inner = node.split("/")
+    if "__" in top:  # a set metric of a method, or what it wants of the data set's own pictures
+        return "metric", top.partition("__")[2]
+    if not inner:
+        return "", top
+    return ("method", top) if inner[0] == "edit" else ("metric", inner[1])
+
+
+def compile_bench(
+    bench: BenchSpec, columns: Mapping[str, Port], empty: frozenset[str], lacking: Mapping[str, str] | None = None
+) -> Compiled:
     """The graph of a bench.
 
     Args:
         bench: the bench file.
         columns: the data set's lists.
         empty: those that hold nothing, as far as that is known.
+        lacking: methods and metrics that can't run on this machine → why; they are left out.
 
     Raises:
         InvalidError: with every problem that is found before the graph's own check.
     """
-    return _Compiler(bench, columns, empty).compile()
+    return _Compiler(bench, columns, empty, lacking or {}).compile()
 
 
 @dataclass
@@ -142,11 +155,13 @@ class _Group:
 
 
 class _Compiler:
-    def __init__(self, bench: BenchSpec, columns: Mapping[str, Port], empty: frozenset[str]) -> None:
+    def __init__(
+        self, bench: BenchSpec, columns: Mapping[str, Port], empty: frozenset[str], lacking: Mapping[str, str]
+    ) -> None:
         self.bench, self.columns = bench, columns
         self.problems: list[Diagnostic] = []
         self.feeder = Feeder(columns, empty, self.problems)
-        self.missing: dict[str, str] = {}
+        self.missing: dict[str, str] = dict(lacking)
         self.groups: dict[str, _Group] = {}
         self.metrics: dict[str, Metric] = {}
         self.sets: dict[str, dict[str, tuple[str, str]]] = {}  # set metric → port → column, output of its `each`
@@ -173,6 +188,8 @@ class _Compiler:
     def guard(self, add: object, entry: Method | Metric) -> bool:
         """Add a method or a metric; what it can't be made of is noted."""
         assert callable(add)
+        if entry.name in self.missing:
+            return False
         try:
             return bool(add(entry))
         except InvalidError as error:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from graphflow import devices, registry
-from graphflow.bench.compiled import Compiled, compile_bench, data_graph, with_limit
+from graphflow.bench.compiled import Compiled, compile_bench, data_graph, owner_of, with_limit
 from graphflow.bench.reader import load_bench
+from graphflow.bench.settings import with_settings
 from graphflow.bench.spec import BenchSpec, find_bench
 from graphflow.check import check
-from graphflow.errors import Diagnostic, InvalidError, UsageError, WouldRunError, did_you_mean
+from graphflow.errors import Diagnostic, InvalidError, MissingError, UsageError, did_you_mean
 from graphflow.events import Event
 from graphflow.known import Known, UnknownError
+from graphflow.models.files import missing
 from graphflow.plan import Plan
 from graphflow.ports import Port
 from graphflow.run import Options, Run
@@ -54,47 +56,34 @@ class Bench:
         ready = self._ready(given, self._empty(made.known))
         return ready, ready.session.plan(**given)
 
-    def run(
-        self, given: Mapping[str, Any], emit: Emit | None = None, keep_going: bool = True, only_metrics: bool = False
-    ) -> tuple[Ready, Run]:
+    def run(self, given: Mapping[str, Any], emit: Emit | None = None, keep_going: bool = True) -> tuple[Ready, Run]:
         """Read the data set, then run everything.
 
         Args:
             given: values of the graph's inputs, such as the data set's folder.
             emit: receives the events.
             keep_going: a picture that fails does not stop the others.
-            only_metrics: run no method: every picture must be there already.
 
         Raises:
             InvalidError: methods, metrics or columns don't fit together.
-            WouldRunError: with `only_metrics`, a method would have to run.
             GraphflowError: as `graphflow.run.Runner.run`.
         """
         runner = self.data.runner(given, emit)
         runner.run()
         ready = self._ready(given, self._empty(runner.known))
-        whole = ready.session.runner(given, emit, Options(keep_going=keep_going))
-        if only_metrics:
-            self._refuse_methods(ready, whole.plan())
-        return ready, whole.run()
-
-    def _refuse_methods(self, ready: Ready, plan: Plan) -> None:
-        lines = []
-        for name, method in ready.compiled.methods.items():
-            makes = [n for n in plan.nodes.values() if n.node.startswith(f"{name}/edit/") and n.status != "cached"]
-            pictures = {n.index[0] if n.index else None for n in makes}
-            if pictures and not method.is_baseline:
-                lines.append(f"  {name}: {len(pictures)} to make")
-        if lines:
-            raise WouldRunError("\n".join(["--only-metrics: pictures of these methods are not there:", *lines]))
+        return ready, ready.session.runner(given, emit, Options(keep_going=keep_going)).run()
 
     def _ready(self, given: Mapping[str, Any], empty: frozenset[str]) -> Ready:
-        compiled = compile_bench(self.spec, self.columns, empty)
+        ready = self._checked(given, empty, {})
+        lacking = _without_models(ready)
+        return self._checked(given, empty, lacking) if lacking else ready
+
+    def _checked(self, given: Mapping[str, Any], empty: frozenset[str], lacking: Mapping[str, str]) -> Ready:
+        compiled = compile_bench(self.spec, self.columns, empty, lacking)
         if not compiled.methods or not compiled.metrics:
             reasons = "\n".join(f"  {name}: {why}" for name, why in compiled.missing.items())
-            raise UsageError(f"there is nothing to compare:\n{reasons}")
-        graph = check(compiled.spec)
-        return Ready(compiled, replace(self.data, graph=graph, wirings={}), given)
+            raise MissingError(f"there is nothing to compare:\n{reasons}")
+        return Ready(compiled, replace(self.data, graph=check(compiled.spec), wirings={}), given)
 
     @property
     def columns(self) -> dict[str, Port]:
@@ -118,11 +107,30 @@ class Bench:
         return frozenset(out)
 
 
+def _without_models(ready: Ready) -> dict[str, str]:
+    """The methods and metrics with something left to compute for which a model is not on this machine → which."""
+    graph, owned = ready.session.graph, dict[str, list[str]]()
+    for name in graph.nodes:
+        owned.setdefault(owner_of(name)[1], []).append(name)
+    lacking = [owner for owner, names in owned.items() if missing(graph.used_models(names, required=True))]
+    if not lacking:
+        return {}
+    plan = ready.session.plan(**ready.given)
+    active = {found.node for found in plan.nodes.values() if found.status != "cached"}
+    out = {}
+    for owner in lacking:
+        lines = missing(graph.used_models([name for name in owned[owner] if name in active], required=True))
+        if lines:
+            out[owner] = f"not on this machine: {'; '.join(lines)}"
+    return out
+
+
 def open_bench(
     name: str,
     models: str | None = None,
     methods: Sequence[str] = (),
     limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     store: Path | None = None,
     device: str = "auto",
     dtype: str = "float32",
@@ -135,6 +143,8 @@ def open_bench(
         models: preset that replaces that of the bench file; a relative path begins at the working folder.
         methods: only these; all if there is none.
         limit: at most so many pictures.
+        settings: parameters by ``method.parameter``, ``metric.parameter``, ``data.parameter`` or, inside a method's
+            graph, ``method/node.parameter``.
         store: the store's folder; the user's own by default.
         device: auto, cpu, cuda, cuda:1, …
         dtype: floating-point type of the models.
@@ -150,7 +160,7 @@ def open_bench(
     spec = load_bench(find_bench(name))
     if models is not None:
         spec = replace(spec, models=str(Path(models).absolute()) if models.endswith((".yaml", ".yml")) else models)
-    spec = _chosen(with_limit(spec, limit), methods)
+    spec = _chosen(with_limit(with_settings(spec, settings or {}), limit), methods)
     graph = check(data_graph(spec))
     found = Bench(spec, Session(graph, Store(store or default_folder()), devices.resolve(device), dtype))
     if not found.columns:

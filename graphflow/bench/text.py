@@ -12,7 +12,7 @@ from graphflow.bench.spec import SECONDS
 from graphflow.bench.table import Cell, Head, Row, Table
 
 MEANING = "± is half of the 95 % bootstrap interval over pictures."
-BEST = "Bold: the best method of a column, and those that a paired bootstrap (95 %) does not tell from it."
+BEST = "the best method of a column, and those that a paired bootstrap (95 %) does not tell from it."
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$",
@@ -42,14 +42,14 @@ def _cell(cell: Cell, head: Head, mark: Callable[[str], str]) -> str:
     return mark(text) if cell.best else text
 
 
-def footnotes(table: Table) -> list[str]:
-    """What stands below the table in every form of it."""
+def footnotes(table: Table, marked: str = "Bold") -> list[str]:
+    """What stands below the table in every form of it; `marked` says how the best are."""
     found = [c for row in table.rows for c in row.cells]
     out = [f"{table.count} pictures."]
     if any(c.found is not None and c.found.low is not None for c in found):
         out[0] += f" {MEANING}"
     if any(c.best for c in found):
-        out[0] += f" {BEST}"
+        out[0] += f" {marked}: {BEST}"
     return [*out, *table.notes]
 
 
