@@ -303,3 +303,34 @@ class Pocket(_DataSet, _Typed, kind="dataset.pocket"):
         from graphflow.nodes.pocket.benchmark import rows
 
         return rows()
+
+
+class PocketExemplars(_DataSet, _Typed, kind="dataset.pocket_exemplars"):
+    """The exemplar benchmark: 112 held-out edits shown on a pair, to be done to another picture; exact ground truth.
+
+    The columns of `dataset.reedit` and of `dataset.pocket`; `description` is the true one of the shown edit. The types
+    take turns, so that a limit keeps the balance; `pocket_score.edit` scores a result by the edit's name.
+    """
+
+    benchmark: Literal["pocket-64-exemplars-v1"] = Field(
+        "pocket-64-exemplars-v1", description="a version fixes the edits for ever"
+    )
+
+    class In(Ports):
+        pass
+
+    class Out(_DataSet.Out):
+        exemplar_before: list[Image]
+        exemplar_after: list[Image]
+        instruction: list[Text]
+        description: list[Text]
+        source_caption: list[Text]
+        target_caption: list[Text]
+        target: list[Image]
+        mask: list[Mask]
+        edit_type: list[Text]
+
+    def rows(self, x: Any, log: Callable[[str], None]) -> list[Row]:
+        from graphflow.nodes.pocket.exemplars import rows
+
+        return rows()

@@ -7,7 +7,7 @@ from graphflow.ports import Image, Model, Scores, Text
 
 
 class PocketEdit(Node, kind="pocket_score.edit"):
-    """How well a picture does an edit of the pocket benchmark, which is found by its name.
+    """How well a picture does an edit of the pocket or the exemplar benchmark, which is found by its name.
 
     clip_success and truth_success are 1 or 0: whether CLIP prefers the caption after the edit to every other outcome,
     and whether the picture is closer to the ground truth than to the source inside the mask. psnr_inside and

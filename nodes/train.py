@@ -236,6 +236,107 @@ class TrainCaptionWriter(_Training, kind="train.caption_writer"):
         return self.Out(llm=_describe(out, "llm", "transformers.seq2seq", template="edit_pair"))
 
 
+class TrainEditLatents(_OnPictures, kind="train.edit_latents"):
+    """Draw many edits and keep the latents of both pictures, for the trainings that learn from pairs."""
+
+    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
+
+    count: int = Field(ge=1, description="edits of all types, rounded up to a multiple of 512")
+
+    class In(Ports):
+        vae: Model["vae"]
+
+    class Out(Ports):
+        edits: Weights["edit_latents"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.edit_latents import encode_edits
+
+        out, runtime = ctx.folder(), _runtime(ctx, "latents of edits")
+        del runtime["checkpoint"]
+        numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
+        encode_edits(out, x.vae.model, self.words(), **numbers, **runtime)
+        return self.Out(edits=out)
+
+
+class TrainInstructDenoiser(_Training, kind="train.instruct_denoiser"):
+    """Train an InstructPix2Pix denoiser from a text-to-image one: it also sees the latents of the picture to edit."""
+
+    drop_text: float = Field(0.05, ge=0, le=1, description="share of samples without the request")
+    drop_picture: float = Field(0.05, ge=0, le=1, description="share of samples without the picture")
+    drop_both: float = Field(0.05, ge=0, le=1, description="share of samples without either")
+
+    class In(Ports):
+        edits: Weights["edit_latents"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+
+    class Out(Ports):
+        denoiser: Weights["instruct_denoiser"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.instruct_denoiser import Dropout, train_instruct_denoiser
+
+        out, dropout = ctx.folder(), Dropout(self.drop_text, self.drop_picture, self.drop_both)
+        models = (x.denoiser, x.text_encoder)
+        runtime = _runtime(ctx, "instruct denoiser")
+        train_instruct_denoiser(out, x.edits, *models, self.loop(ctx), dropout=dropout, **runtime)
+        return self.Out(denoiser=_describe(out, "instruct_denoiser", "diffusers.instruct_unet"))
+
+
+class TrainIPAdapter(_Training, kind="train.ip_adapter"):
+    """Train an IP-Adapter on a frozen denoiser: four image tokens from the image embedding of CLIP."""
+
+    drop_text: float = Field(0.4, ge=0, le=1, description="share of empty captions: the image tokens carry everything")
+    drop_picture: float = Field(0.08, ge=0, le=1, description="share of zero embeddings, for guidance")
+    mixed: float = Field(
+        0.3, ge=0, le=1, description="share of embeddings that are mixes λ(E(x') - E(x)) + (1 - λ)E(y)"
+    )
+    mix_from: float = Field(0.5, ge=0, le=1, description="least λ of a mix")
+    mix_to: float = Field(0.8, ge=0, le=1, description="largest λ of a mix")
+
+    class In(Ports):
+        edits: Weights["edit_latents"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+        clip: Model["clip"]
+
+    class Out(Ports):
+        adapter: Weights["ip_adapter"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.ip_adapter import Samples, train_ip_adapter
+
+        out, models = ctx.folder(), (x.denoiser, x.text_encoder, x.clip)
+        samples = Samples(self.drop_text, self.drop_picture, self.mixed, (self.mix_from, self.mix_to))
+        runtime = _runtime(ctx, "ip adapter")
+        train_ip_adapter(out, x.edits, *models, self.loop(ctx), samples=samples, **runtime)
+        return self.Out(adapter=_describe(out, "ip_adapter", "ip_adapter"))
+
+
+class TrainExemplarVLM(_Training, kind="train.exemplar_vlm"):
+    """Train a LLaVA that reads an edit off a pair of pictures, and captions a picture as it will be after an edit."""
+
+    image_size: int = Field(80, ge=16, description="side of the square that a picture or a pair is stretched to")
+    width: int = Field(128, ge=32, multiple_of=32, description="width of the language model")
+    layers: int = Field(3, ge=1, description="layers of the language model")
+
+    class In(Ports):
+        clip: Model["clip"]
+
+    class Out(Ports):
+        vlm: Weights["vlm"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.exemplar_vlm import train_exemplar_vlm
+
+        out = ctx.folder()
+        shape = {name: getattr(self, name) for name in ("image_size", "width", "layers")}
+        runtime = _runtime(ctx, "exemplar vlm")
+        train_exemplar_vlm(out, self.words(), x.clip.model, self.loop(ctx), **shape, **runtime)
+        return self.Out(vlm=_describe(out, "vlm", "transformers.vlm"))
+
+
 class Gates(Node, kind="train.gates"):
     """Measure the pocket models on pictures that training never saw: a table with what is asked of each."""
 

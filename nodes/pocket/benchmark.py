@@ -132,10 +132,15 @@ def edit_scores(picture: Image.Image, name: str, clip: Any) -> dict[str, float]:
     psnr_inside     against the ground truth, inside the mask, dB, at most 60
     psnr_outside    the same outside; absent where the mask covers the whole picture
 
+    Args:
+        picture: the result.
+        name: an edit of this benchmark, or of the exemplar benchmark.
+        clip: the judge.
+
     Raises:
-        ValueError: the benchmark has no edit of this name.
+        ValueError: there is no edit of this name.
     """
-    found = entry(name)
+    found = _entry_of_any(name)
     size = (WORDS.size, WORDS.size)
     picture = picture.convert("RGB")
     if picture.size != size:
@@ -150,6 +155,12 @@ def edit_scores(picture: Image.Image, name: str, clip: Any) -> dict[str, float]:
     if not inside.all():
         scores["psnr_outside"] = _decibel(_mean_square(picture, truth, ~inside))
     return scores
+
+
+def _entry_of_any(name: str) -> Entry:
+    from . import exemplars  # which builds on this module
+
+    return exemplars.entry(name) if name.startswith(f"{exemplars.VERSION}/") else entry(name)
 
 
 def clip_prefers_edit(picture: Image.Image, edit: Edit, clip: Any) -> bool:

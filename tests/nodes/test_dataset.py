@@ -44,7 +44,7 @@ def read(node: Any, folder: Path) -> Any:
 
 def test_every_kind_of_the_family_is_tried_here() -> None:
     kinds = {kind for kind in registry.all_kinds() if kind.startswith("dataset.")}
-    assert kinds == {*MAKERS, "dataset.pocket"}
+    assert kinds == {*MAKERS, "dataset.pocket", "dataset.pocket_exemplars"}
 
 
 @pytest.mark.parametrize("kind", MAKERS)
