@@ -188,7 +188,7 @@ def shipped_graphs() -> dict[str, Path]:
     import graphflow.graphs
 
     root = Path(graphflow.graphs.__path__[0])
-    files = sorted(p for p in root.rglob("*.yaml") if p.relative_to(root).parts[0] != "presets")
+    files = sorted(p for p in root.rglob("*.yaml") if p.relative_to(root).parts[0] not in ("presets", "bench"))
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
 
 
