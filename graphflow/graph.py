@@ -185,8 +185,9 @@ class Graph:
 
     def together(self, names: Iterable[str]) -> Iterator[list[GraphNode]]:
         """Neighbours along one outermost axis, which can go through its elements together; other nodes stand alone."""
-        for _, group in itertools.groupby(names, key=lambda name: self.nodes[name].axes[:1] or name):
-            yield [self.nodes[name] for name in group]
+        nodes = map(self.nodes.__getitem__, names)
+        for _, group in itertools.groupby(nodes, key=lambda node: node.axes[:1] or node.name):
+            yield list(group)
 
     def axis_parents(self, axis: str) -> list[str]:
         """The nodes whose lists decide how long an axis is."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from graphflow.errors import DamagedBlobError
+from graphflow.garbage import paused
 from graphflow.graph import Element, Gathered, Graph, GraphNode, Index, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import Known, UnknownError, places_of
@@ -58,6 +59,7 @@ class Plan:
         return sum(n.status == status for n in self.nodes.values())
 
 
+@paused()
 def make_plan(
     graph: Graph,
     inputs: Mapping[str, InputValue],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from graphflow.events import (
     RunStarted,
 )
 from graphflow.execute import Executor, Job
+from graphflow.garbage import paused, resumed
 from graphflow.graph import Gathered, Graph, GraphNode, Index, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import UnknownError, places_of
@@ -173,8 +175,8 @@ class Runner:
             NodeError: a node failed; what finished before is stored.
             KeyboardInterrupt, Cancelled: the run was stopped; what finished before is stored.
         """
-        self._began, self._started = time.perf_counter(), time.time()
-        with self._announced():
+        self._began, self._started, self._collects = time.perf_counter(), time.time(), gc.isenabled()
+        with self._announced(), paused():  # but not while a node computes
             return self._run()
 
     def _run(self) -> Run:
@@ -313,6 +315,9 @@ class Runner:
 
         A model is then loaded once a window at most, and the values of a window go before the next one begins.
         """
+        if not nodes[0].axes:
+            self._run_alone(nodes[0])
+            return
         windows = self.known.windows(nodes[0].axes, WINDOW)
         ran = set()
         for number, window in enumerate(windows, 1):
@@ -325,6 +330,11 @@ class Runner:
                 if node.name in ran:
                     self._values.release(node, whole=last)
 
+    def _run_alone(self, node: GraphNode) -> None:
+        """Bring a node that is not mapped into being."""
+        if self._run_node(node, None):
+            self._values.release(node, whole=True)
+
     def _run_node(self, node: GraphNode, window: range | None) -> bool:
         """Bring the instances of a node into being, those in the window; returns whether the plan wanted any to run."""
         ran = False
@@ -332,7 +342,7 @@ class Runner:
             name = node.title(index) if index else node.name
             entry = self._plan.nodes.get(name)
             if entry is not None and entry.status == "cached":
-                self._found(node, index, name, self._plan.placed[name])
+                self._pass(node, index, name, self._plan.placed[name])
                 continue
             ran = True
             lacking = unknown or self._lacking(node, index)
@@ -340,7 +350,8 @@ class Runner:
                 self._skip(node, index, lacking)
                 continue
             try:
-                self._settle(node, index, entry.reason if entry is not None else "")
+                with resumed(self._collects):
+                    self._settle(node, index, entry.reason if entry is not None else "")
             except GraphflowError as error:
                 if not self.options.keep_going or isinstance(error, StoreError):
                     raise
@@ -489,14 +500,19 @@ class Runner:
         """Take an instance's outputs from the store."""
         result = placed.result
         assert result is not None
-        if (planned := self._plan.nodes.get(name)) is None or planned.status != "cached":
-            with suppress(StoreError):
-                self.store.touch_found(result)
+        with suppress(StoreError):
+            self.store.touch_found(result)
         for port, stored in result.outputs.items():
-            place = Place(node.name, port, index)
-            self.known.digests[place] = stored
+            self.known.digests[Place(node.name, port, index)] = stored
+        self._pass(node, index, name, placed)
+
+    def _pass(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
+        """Pass over an instance whose outputs are known already."""
+        result = placed.result
+        assert result is not None
+        for port, stored in result.outputs.items():
             if not stored.kept:
-                self._values.adopt(place, stored)
+                self._values.adopt(Place(node.name, port, index), stored)
         self._enter(name, Settled(node, index, placed, "cached", "", None, result.seconds))
         self.emit(NodeFinished(node=name, how="cached"))
 
