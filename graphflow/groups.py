@@ -14,6 +14,11 @@ def node_of(name: str) -> str:
     return _INDEX.sub("", name)
 
 
+def position(name: str) -> str:
+    """Where an instance stands along its axes: ``3``, ``1, 0``; empty for a node that is not mapped."""
+    return ", ".join(_INDEX.findall(name))
+
+
 def without_positions(text: str) -> str:
     """A text about an instance, as it holds for all: ``after each[…]/caption``."""
     return _INDEX.sub("[…]", text)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graphflow.cli.app import Json, StoreFolder, app
 from graphflow.errors import DamagedBlobError, UsageError
+from graphflow.groups import grouped
 from graphflow.record import RunRecord, ValueRecord
 from graphflow.units import printable
+
+if TYPE_CHECKING:
+    from graphflow.store import Store, Stored
 
 Made = Annotated[Path, typer.Argument(help="a PNG, run.json or out folder that graphflow wrote")]
 
@@ -44,25 +49,49 @@ def report(
 ) -> None:
     """Write a run's report again, with the values that the store still has."""
     from graphflow.outputs import REPORT, replace_file
-    from graphflow.ports import type_by_name
     from graphflow.report import write_report
-    from graphflow.store import Store, Stored, default_folder
+    from graphflow.store import Store, default_folder
 
     record = read_record(file)
     opened = Store(store or default_folder())
+    lists = _lists(record, opened)
 
     def load(value: ValueRecord) -> object:
-        found = type_by_name(value.type.removesuffix("?"))
-        if found is None or found[1]:
-            return None
+        found = lists.get(value.digest) or _stored(value.type, value.digest)
         try:
-            return opened.peek(Stored(value.digest, found[0].codec))
+            return opened.peek(found) if found is not None else None
         except DamagedBlobError:
             return None
 
     target = out or (file if file.is_dir() else file.parent) / REPORT
     replace_file(target, lambda path: write_report(record, load, path))
     print(target)
+
+
+def _lists(record: RunRecord, store: Store) -> dict[str, Stored]:
+    """The lists of a run by digest, with the digests of their elements, which a record has only for inputs."""
+    from graphflow.codecs import digest_json
+
+    found = [_stored(i.type, i.digest or "", i.items) for i in record.inputs.values() if i.items is not None]
+    for node in record.nodes.values():
+        result = store.result(node.key) if node.key else None
+        found += result.outputs.values() if result is not None else ()
+    for names in grouped(record.nodes).values():
+        nodes = [record.nodes[name] for name in names]
+        for port, value in nodes[0].outputs.items():
+            items = [n.outputs[port].digest for n in nodes if port in n.outputs]
+            found.append(_stored(f"list[{value.type}]", digest_json(items), items))
+    return {stored.digest: stored for stored in found if stored is not None and stored.items is not None}
+
+
+def _stored(type_name: str, digest: str, items: Sequence[str] | None = None) -> Stored | None:
+    from graphflow.ports import type_by_name
+    from graphflow.store import Stored
+
+    found = type_by_name(type_name.removesuffix("?"))
+    if found is None or found[1] != (items is not None):
+        return None
+    return Stored(digest, found[0].codec, 0, tuple(items) if items is not None else None)
 
 
 def read_record(file: Path) -> RunRecord:

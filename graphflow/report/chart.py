@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from graphflow.groups import grouped, node_of
 from graphflow.record import NodeRecord, RunRecord
+from graphflow.report.steps import status_of
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 146, 42, 40, 16, 4
 MAX_NODES = 80  # beyond that a drawing shows nothing
@@ -14,13 +16,14 @@ MAX_NODES = 80  # beyond that a drawing shows nothing
 
 @dataclass(frozen=True)
 class Box:
-    """A node, a graph input or output at its place."""
+    """A node or a graph input at its place; `count` instances of a mapped node share a box."""
 
     name: str
     kind: str
     status: str
     x: float
     y: float
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,29 @@ def chart(record: RunRecord) -> Chart:
 
 def _parents(record: RunRecord) -> dict[str, list[str]]:
     """What feeds each box, in order of execution; inputs are called ``inputs.name``, outputs ``outputs.name``."""
+    nodes = grouped(record.nodes)
     out: dict[str, list[str]] = {}
-    for name, node in record.nodes.items():
-        sources = list(dict.fromkeys(_sources(node)))
+    for name, instances in nodes.items():
+        sources = list(dict.fromkeys(s for n in instances for s in _sources(record.nodes[n])))
         for source in sources:
             if source.startswith("inputs."):
                 out.setdefault(source, [])
-        out[name] = [s for s in sources if s.startswith("inputs.") or s in record.nodes]
+        out[name] = [s for s in sources if s.startswith("inputs.") or s in nodes]
     return out
 
 
 def _sources(node: NodeRecord) -> Iterator[str]:
     for refs in node.inputs.values():
         for ref in [refs] if isinstance(refs, str) else refs:
-            yield ref if ref.startswith("inputs.") else ref.partition(".")[0]
+            yield node_of(ref if ref.startswith("inputs.") else ref.partition(".")[0])
 
 
 def _box(record: RunRecord, name: str, x: float, y: float) -> Box:
     if name.startswith("inputs."):
         given = record.inputs.get(name[7:])
         return Box(name[7:], given.type if given else "input", "input", x, y)
-    node = record.nodes[name]
-    return Box(name, node.kind, node.status, x, y)
+    nodes = [node for instance, node in record.nodes.items() if node_of(instance) == name]
+    return Box(name, nodes[0].kind, status_of(nodes), x, y, len(nodes))
 
 
 class _Layers:

@@ -6,16 +6,21 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from graphflow import units
-from graphflow.record import InputRecord, ModelRecord, NodeRecord, RunRecord, ValueRecord
+from graphflow.mapped import EACH
+from graphflow.record import InputRecord, ModelRecord, RunRecord, ValueRecord
 from graphflow.report.chart import Chart, chart
+from graphflow.report.elements import Elements, elements
 from graphflow.report.pictures import Picture, picture
-from graphflow.report.values import Load, View, number, view
+from graphflow.report.steps import Bar, Step, bars, steps
+from graphflow.report.values import Load, View, view
 from graphflow.spec import shipped_graphs
 
 HERO = 1024  # pixels of the longer side of the pictures on top
+MAX_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -25,31 +30,6 @@ class Hero:
     before: Picture | None
     after: Picture | None
     name: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """A node in the gallery, with what came out of it."""
-
-    name: str
-    kind: str
-    status: str
-    time: str
-    views: list[View]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A node in the timeline; `left` and `width` are percentages of the whole computing time."""
-
-    name: str
-    node: NodeRecord
-    time: str
-    left: float
-    width: float
-    parameters: list[tuple[str, str]]
-    inputs: list[tuple[str, str]]
-    outputs: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +46,7 @@ class Page:
     input_views: list[View]
     output_views: list[View]
     scores: list[tuple[str, str]]
+    elements: Elements | None
     steps: list[Step]
     bars: list[Bar]
     times: list[tuple[str, str]]
@@ -81,29 +62,35 @@ def build(record: RunRecord, load: Load) -> Page:
     outputs = [view(n, v, load) for n, v in record.outputs.items() if n != shown_output]
     texts = [(n, i) for n, i in record.inputs.items() if i.value is not None]
     quoted = next((n for n, i in texts if i.type == "Text"), "")
+    given = [_input_view(n, i, load) for n, i in record.inputs.items() if i.value is None and n != shown_input]
+    table = elements(record, given, outputs)
+    tabled_inputs, tabled_outputs = (table.inputs, table.outputs) if table else ((), ())
     return Page(
         record=record,
         title=units.printable(record.title or record.graph),
         facts=_facts(record),
         failure=_failure(record),
         hero=hero,
-        plain_inputs=[(n, _value_text(i.value)) for n, i in texts if n != quoted],
+        plain_inputs=[(n, _value_text(i.value)) for n, i in texts if n != quoted and n not in tabled_inputs],
         instruction=_value_text(record.inputs[quoted].value) if quoted else "",
-        input_views=[
-            view(n, ValueRecord(type=i.type, digest=i.digest), load)
-            for n, i in record.inputs.items()
-            if i.digest is not None and i.value is None and n != shown_input
-        ],
-        output_views=[v for v in outputs if v.shape != "scores"],
+        input_views=[v for v in given if v.port not in tabled_inputs],
+        output_views=[v for v in outputs if v.shape != "scores" and v.port not in tabled_outputs],
         scores=[(key, value) for v in outputs if v.shape == "scores" for key, value in v.rows],
-        steps=_steps(record, load),
-        bars=_bars(record),
+        elements=table,
+        steps=steps(record, load),
+        bars=bars(record),
         times=_times(record),
         chart=chart(record),
         models=list(record.models.items()),
         rerun=rerun_command(record),
-        again=next((v.file for v in record.outputs.values() if v.file and v.file.endswith(".png")), "run.json"),
+        again=next((v.file for v in record.outputs.values() if v.file and _rerunnable(v.file)), "run.json"),
     )
+
+
+def _input_view(name: str, given: InputRecord, load: Load) -> View:
+    if given.type == "Folder":
+        return View(name, given.type, "text", text=units.printable(given.source or ""))
+    return view(name, ValueRecord(type=given.type, digest=given.digest or ""), load)
 
 
 def _hero(record: RunRecord, load: Load) -> tuple[Hero, str, str]:
@@ -168,52 +155,20 @@ def _times(record: RunRecord) -> list[tuple[str, str]]:
 def _failure(record: RunRecord) -> tuple[str, str] | None:
     if record.status == "done":
         return None
-    for name, node in record.nodes.items():
-        if node.status == "failed":
-            return f"{name} ({node.kind}) failed", units.printable(node.reason)
+    failed = {name: node for name, node in record.nodes.items() if node.status == "failed"}
+    if len(failed) > 1:
+        lines = [f"{name} ({node.kind}): {node.reason}" for name, node in list(failed.items())[:MAX_FAILURES]]
+        more = [f"and {len(failed) - MAX_FAILURES} more"] * (len(failed) > MAX_FAILURES)
+        return f"{len(failed)} of the nodes failed", units.printable("\n".join([*lines, *more]))
+    for name, node in failed.items():
+        return f"{name} ({node.kind}) failed", units.printable(node.reason)
     if record.status == "cancelled":
         return "The run was cancelled", "Finished nodes are stored: the same command goes on where it stopped."
     return "The run failed", "No node is to blame; see the command's message."
 
 
-def _steps(record: RunRecord, load: Load) -> list[Step]:
-    steps = []
-    for name, node in record.nodes.items():
-        views = [view(port, value, load) for port, value in node.outputs.items()]
-        if views:
-            steps.append(Step(name, node.kind, node.status, _time_text(node), views))
-    return steps
-
-
-def _time_text(node: NodeRecord) -> str:
-    if node.status == "skipped":
-        return "not run"
-    if node.status == "failed":
-        return "failed"
-    text = units.duration(node.seconds)
-    return f"cached, saved {text}" if node.status == "cached" else text
-
-
-def _bars(record: RunRecord) -> list[Bar]:
-    """Nodes one after the other by computing time, so that saved and spent time are seen on one scale."""
-    total = sum(n.seconds for n in record.nodes.values()) or 1.0
-    bars, begin = [], 0.0
-    for name, node in record.nodes.items():
-        width = max(100 * node.seconds / total, 0.4)
-        bars.append(
-            Bar(
-                name,
-                node,
-                _time_text(node),
-                min(100 * begin / total, 100 - width),
-                width,
-                [(k, number(v)) for k, v in node.parameters.items()],
-                [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in node.inputs.items()],
-                [(k, f"{v.type}, {units.size(v.bytes)}, {v.digest[:12]}") for k, v in node.outputs.items()],
-            )
-        )
-        begin += node.seconds
-    return bars
+def _rerunnable(file: str) -> bool:
+    return file.endswith(".png") and "*" not in file
 
 
 def rerun_command(record: RunRecord) -> list[str]:
@@ -223,11 +178,22 @@ def rerun_command(record: RunRecord) -> list[str]:
         parts.append(["--models", record.preset])
     for name, given in record.inputs.items():
         value = given.source if given.value is None else given.value
+        if given.items is not None and given.source is not None:
+            value = _glob(given.source)
         if value is not None:
-            parts.append(["-i", f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
+            option = "--map" if name in record.mapped else "-i"
+            parts.append([option, f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
     for name, value in record.overrides.items():
-        parts.append(["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
+        inner = name.removeprefix(f"{EACH}/") if record.mapped else name
+        parts.append(["--set", f"{inner}={value if isinstance(value, str) else json.dumps(value)}"])
     return [units.printable(shlex.join(words)) for words in parts]
+
+
+def _glob(source: str) -> str:
+    """What finds the files of a list again, of which the record has only the names."""
+    names = source.split(", ")
+    suffixes = {PurePath(name).suffix for name in names}
+    return f"*{suffixes.pop()}" if len(suffixes) == 1 else "*"
 
 
 def _graph_argument(record: RunRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphflow import units
@@ -14,6 +14,10 @@ from graphflow.report.pictures import Picture, array_of, latents_picture, pictur
 MAX_PICTURES, MAX_TEXTS, MAX_ROWS, MAX_COLUMNS, MAX_TEXT = 24, 40, 60, 10, 4000
 THUMBNAIL = 512
 FILM = 8  # frames shown of a trajectory
+_SHOWN = {  # instances of a mapped node whose values are shown, by type; of others only the first
+    **dict.fromkeys(("Image", "Mask"), MAX_PICTURES), **dict.fromkeys(("Text", "int", "float", "bool"), MAX_TEXTS),
+    **dict.fromkeys(("Scores", "Table"), MAX_ROWS), "Latents": 12,
+}  # fmt: skip
 _NORM_LIMIT = 50_000_000  # elements; the norm of more than that is not worth the seconds
 
 Load = Callable[[ValueRecord], Any]
@@ -52,6 +56,41 @@ def view(port: str, value: ValueRecord, load: Load) -> View:
     except Exception as error:  # a value that can't be read or drawn says so; the page tells of the others
         return View(port, value.type, "lost", text=units.printable(f"can't be shown: {error}"))
     return View(port, value.type, "lost", text="none" if value.type.endswith("?") else "no longer in the store")
+
+
+def merged_view(port: str, values: Sequence[tuple[str, ValueRecord]], load: Load) -> View:
+    """What the instances of a mapped node gave, in one view: pictures, texts and scores side by side, of tensors the
+    first few.
+
+    Args:
+        port: the output.
+        values: position and entry of each instance that has a result.
+        load: see `view`.
+    """
+    base = values[0][1].type.removesuffix("?").removeprefix("list[").removesuffix("]")
+    views = [(at, view(port, value, load)) for at, value in values[: _SHOWN.get(base, 1)]]
+    found = [(at, one) for at, one in views if one.shape != "lost"]
+    if not found:
+        return replace(views[0][1], type=f"{values[0][1].type} ×{len(values)}")
+    first = found[0][1]
+    out = View(port, f"{first.type} ×{len(values)}", first.shape, facts=first.facts, more=len(values) - len(found))
+    for at, one in found:
+        out.pictures += [replace(p, caption=f"[{at}] {p.caption}".strip()) for p in one.pictures]
+    if first.shape in ("text", "texts", "scores", "table"):
+        rows = [{"element": at, **row} for at, one in found for row in _rows_of(one)]
+        hidden = out.more
+        _fill_table(out, rows)
+        out.more = max(out.more, hidden)
+    return out
+
+
+def _rows_of(found: View) -> list[dict[str, str]]:
+    """The rows of a view in a table of several."""
+    if found.shape == "scores":
+        return [{row[0]: row[1] for row in found.rows}]
+    if found.shape == "table":
+        return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    return [{found.port: text} for text in found.texts or [found.text]]
 
 
 def draw(port: str, type_name: str, value: Any) -> View:

@@ -34,7 +34,7 @@ ATTACK = "</style></script><script>alert('x')</script><img src=x onerror=alert(1
 class Reader(HTMLParser):
     """Collects tags and attributes, and that every opened tag is closed."""
 
-    VOID = frozenset({"meta", "img", "input", "br", "circle", "path", "rect"})
+    VOID = frozenset({"meta", "img", "input", "br", "wbr", "circle", "path", "rect"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
