@@ -19,7 +19,7 @@ from graphflow.codecs import CODECS
 from graphflow.errors import GraphflowError, UsageError
 from graphflow.ports import type_by_name
 from graphflow.record import RunRecord, ValueRecord
-from graphflow.run import Run
+from graphflow.run import Run, Runner
 
 INDEX = "run.json"
 REPORT = "report.html"
@@ -84,17 +84,19 @@ def write(run: Run, folder: Path, metadata: bool = True) -> list[Path]:
     return written
 
 
-def write_index(record: RunRecord, folder: Path, load: Callable[[ValueRecord], Any]) -> None:
+def write_index(runner: Runner, folder: Path) -> None:
     """Write ``run.json`` and ``report.html``; also for a run that failed or was cancelled.
 
     Raises:
         GraphflowError: a file could not be written.
     """
     from graphflow.report import write_report
+    from graphflow.report.memory import Memory
 
+    record, memory = runner.record, Memory(runner.store)
     try:
         replace_file(folder / INDEX, lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
-        replace_file(folder / REPORT, lambda path: write_report(record, load, path))
+        replace_file(folder / REPORT, lambda path: write_report(record, runner.stored_value, path, memory))
     except OSError as error:
         raise GraphflowError(f"{folder}: can't be written: {error.strerror or error}") from error
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
 _SHOWN = 20
+DRAWINGS = "report.view"  # what reports remember; listed only when it is asked for
 
 
 def _open(folder: Path | None) -> Store:
@@ -45,7 +46,7 @@ def cache_ls(
     from graphflow.cli.tables import rows_table
 
     opened = _open(store)
-    results = opened.all_results(kind, -1 if limit is None else limit)
+    results = [r for r in opened.all_results(kind) if kind is not None or r.kind != DRAWINGS][:limit]
     pinned = _pins_by_key(opened)
     if json_:
         print(json.dumps([_result_json(r, pinned.get(r.key, [])) for r in results], indent=1))

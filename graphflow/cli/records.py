@@ -50,6 +50,7 @@ def report(
     """Write a run's report again, with the values that the store still has."""
     from graphflow.outputs import REPORT, replace_file
     from graphflow.report import write_report
+    from graphflow.report.memory import Memory
     from graphflow.store import Store, default_folder
 
     record = read_record(file)
@@ -64,7 +65,7 @@ def report(
             return None
 
     target = out or (file if file.is_dir() else file.parent) / REPORT
-    replace_file(target, lambda path: write_report(record, load, path))
+    replace_file(target, lambda path: write_report(record, load, path, Memory(opened)))
     print(target)
 
 

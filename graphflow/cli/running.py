@@ -107,10 +107,10 @@ def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple
             done = runner.run()
         except BaseException:
             if runner.begun:
-                outputs.write_index(runner.record, folder, runner.stored_value)
+                outputs.write_index(runner, folder)
             raise
     written = outputs.write(done, folder, metadata)
-    outputs.write_index(done.record, folder, runner.stored_value)
+    outputs.write_index(runner, folder)
     return done, written
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.record import RunRecord, ValueRecord
+from graphflow.report.memory import Memory
 
 
-def write_report(record: RunRecord, load: Callable[[ValueRecord], Any], path: Path) -> None:
+def write_report(
+    record: RunRecord, load: Callable[[ValueRecord], Any], path: Path, memory: Memory | None = None
+) -> None:
     """Write the report of a run, finished or not.
 
     Args:
@@ -20,14 +23,15 @@ def write_report(record: RunRecord, load: Callable[[ValueRecord], Any], path: Pa
         load: the value behind an entry of the record; None, or a GraphflowError, when it is gone. Tensors may be torch
             tensors or numpy arrays.
         path: the HTML file.
+        memory: keeps drawings from run to run.
 
     Raises:
         OSError: the file can't be written.
     """
-    path.write_text(render(record, load), encoding="utf-8")
+    path.write_text(render(record, load, memory), encoding="utf-8")
 
 
-def render(record: RunRecord, load: Callable[[ValueRecord], Any]) -> str:
+def render(record: RunRecord, load: Callable[[ValueRecord], Any], memory: Memory | None = None) -> str:
     """The report as HTML; see `write_report`."""
     import jinja2
     from markupsafe import Markup
@@ -42,4 +46,6 @@ def render(record: RunRecord, load: Callable[[ValueRecord], Any]) -> str:
     template = environment.from_string(files.joinpath("report.html").read_text(encoding="utf-8"))
     # The policy lets the browser run this one script and load nothing: whatever a text holds, it stays text.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(page=build(record, load), style=Markup(style), script=Markup(script), script_hash=digest)
+    return template.render(
+        page=build(record, load, memory), style=Markup(style), script=Markup(script), script_hash=digest
+    )

@@ -14,9 +14,10 @@ from graphflow.mapped import EACH
 from graphflow.record import InputRecord, ModelRecord, RunRecord, ValueRecord
 from graphflow.report.chart import Chart, chart
 from graphflow.report.elements import Elements, elements
-from graphflow.report.pictures import Picture, picture
+from graphflow.report.memory import Memory
+from graphflow.report.pictures import Picture
 from graphflow.report.steps import Bar, Step, bars, steps
-from graphflow.report.values import Load, View, view
+from graphflow.report.values import Load, View, Viewer
 from graphflow.spec import shipped_graphs
 
 HERO = 1024  # pixels of the longer side of the pictures on top
@@ -56,13 +57,14 @@ class Page:
     again: str
 
 
-def build(record: RunRecord, load: Load) -> Page:
+def build(record: RunRecord, load: Load, memory: Memory | None = None) -> Page:
     """Assemble the page; values that can't be loaded any more are marked as such."""
-    hero, shown_input, shown_output = _hero(record, load)
-    outputs = [view(n, v, load) for n, v in record.outputs.items() if n != shown_output]
+    viewer = Viewer(load, memory)
+    hero, shown_input, shown_output = _hero(record, viewer)
+    outputs = [viewer.view(n, v) for n, v in record.outputs.items() if n != shown_output]
     texts = [(n, i) for n, i in record.inputs.items() if i.value is not None]
     quoted = next((n for n, i in texts if i.type == "Text"), "")
-    given = [_input_view(n, i, load) for n, i in record.inputs.items() if i.value is None and n != shown_input]
+    given = [_input_view(n, i, viewer) for n, i in record.inputs.items() if i.value is None and n != shown_input]
     table = elements(record, given, outputs)
     tabled_inputs, tabled_outputs = (table.inputs, table.outputs) if table else ((), ())
     return Page(
@@ -77,7 +79,7 @@ def build(record: RunRecord, load: Load) -> Page:
         output_views=[v for v in outputs if v.shape != "scores" and v.port not in tabled_outputs],
         scores=[(key, value) for v in outputs if v.shape == "scores" for key, value in v.rows],
         elements=table,
-        steps=steps(record, load),
+        steps=steps(record, viewer),
         bars=bars(record),
         times=_times(record),
         chart=chart(record),
@@ -87,46 +89,32 @@ def build(record: RunRecord, load: Load) -> Page:
     )
 
 
-def _input_view(name: str, given: InputRecord, load: Load) -> View:
+def _input_view(name: str, given: InputRecord, viewer: Viewer) -> View:
     if given.type == "Folder":
         return View(name, given.type, "text", text=units.printable(given.source or ""))
-    return view(name, ValueRecord(type=given.type, digest=given.digest or ""), load)
+    return viewer.view(name, ValueRecord(type=given.type, digest=given.digest or ""))
 
 
-def _hero(record: RunRecord, load: Load) -> tuple[Hero, str, str]:
+def _hero(record: RunRecord, viewer: Viewer) -> tuple[Hero, str, str]:
     """The two pictures on top, and the names of the input and output that they show."""
     given = next(((n, i) for n, i in record.inputs.items() if i.type == "Image" and i.digest), None)
     made = next(((n, v) for n, v in record.outputs.items() if v.type.removesuffix("?") == "Image"), None)
-    after = _load_image(made[1], load) if made else None
-    before = _before(record, *given, after, load) if given else None
-    hero = Hero(
-        picture(before, HERO) if before is not None else None,
-        picture(after, HERO) if after is not None else None,
-        made[0] if made else "",
-    )
+    after = viewer.picture(made[1], HERO) if made else None
+    before = _before(record, *given, after, viewer) if given else None
+    hero = Hero(before, after, made[0] if made else "")
     return hero, given[0] if before is not None and given else "", made[0] if after is not None and made else ""
 
 
-def _before(record: RunRecord, name: str, given: InputRecord, after: Any, load: Load) -> Any:
+def _before(record: RunRecord, name: str, given: InputRecord, after: Picture | None, viewer: Viewer) -> Picture | None:
     """The input picture, cut to the output's frame when a node of the graph did just that."""
     if after is not None:
         for node in record.nodes.values():
             if node.kind.startswith("image.") and f"inputs.{name}" in node.inputs.values():
                 for value in node.outputs.values():
-                    image = _load_image(value, load) if value.type == "Image" else None
-                    if image is not None and image.size == after.size:
-                        return image
-    return _load_image(ValueRecord(type="Image", digest=given.digest or ""), load)
-
-
-def _load_image(value: ValueRecord, load: Load) -> Any:
-    from PIL.Image import Image
-
-    try:
-        found = load(value)
-    except Exception:  # it is shown among the values, with the reason
-        return None
-    return found if isinstance(found, Image) else None
+                    found = viewer.picture(value, HERO) if value.type == "Image" else None
+                    if found is not None and (found.width, found.height) == (after.width, after.height):
+                        return found
+    return viewer.picture(ValueRecord(type="Image", digest=given.digest or ""), HERO)
 
 
 def _value_text(value: Any) -> str:
@@ -182,10 +170,12 @@ def rerun_command(record: RunRecord) -> list[str]:
             value = _glob(given.source)
         if value is not None:
             option = "--map" if name in record.mapped else "-i"
-            parts.append([option, f"{name}={value if isinstance(value, str) else json.dumps(value)}"])
+            parts.append(
+                [option, f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+            )
     for name, value in record.overrides.items():
         inner = name.removeprefix(f"{EACH}/") if record.mapped else name
-        parts.append(["--set", f"{inner}={value if isinstance(value, str) else json.dumps(value)}"])
+        parts.append(["--set", f"{inner}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"])
     return [units.printable(shlex.join(words)) for words in parts]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from graphflow import units
 from graphflow.groups import grouped, one_text, position, title
 from graphflow.record import NodeRecord, RunRecord, ValueRecord
-from graphflow.report.values import Load, View, merged_view, number, view
+from graphflow.report.values import View, Viewer, number
 
 MAX_ELEMENTS = 100  # instances that are listed below a bar; those that failed stand there in any case
 WORDS = {"ran": "computed", "cached": "cached", "failed": "failed", "skipped": "not run"}
@@ -51,25 +51,25 @@ class Bar:
     more: int = 0
 
 
-def steps(record: RunRecord, load: Load) -> list[Step]:
+def steps(record: RunRecord, viewer: Viewer) -> list[Step]:
     """The gallery."""
     out = []
     for names in grouped(record.nodes).values():
         nodes = [record.nodes[n] for n in names]
-        views = _views(names, nodes, load)
+        views = _views(names, nodes, viewer)
         if views:
             out.append(Step(title(names), nodes[0].kind, status_of(nodes), time_text(nodes), views))
     return out
 
 
-def _views(names: Sequence[str], nodes: Sequence[NodeRecord], load: Load) -> list[View]:
+def _views(names: Sequence[str], nodes: Sequence[NodeRecord], viewer: Viewer) -> list[View]:
     if len(nodes) == 1:
-        return [view(port, value, load) for port, value in nodes[0].outputs.items()]
+        return [viewer.view(port, value) for port, value in nodes[0].outputs.items()]
     ports: dict[str, list[tuple[str, ValueRecord]]] = {}
     for name, node in zip(names, nodes, strict=True):
         for port, value in node.outputs.items():
             ports.setdefault(port, []).append((position(name), value))
-    return [merged_view(port, values, load) for port, values in ports.items()]
+    return [viewer.merged(port, values) for port, values in ports.items()]
 
 
 def status_of(nodes: Sequence[NodeRecord]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from graphflow import units
 from graphflow.record import ValueRecord
+from graphflow.report.memory import Memory
 from graphflow.report.pictures import Picture, array_of, latents_picture, picture
 
 MAX_PICTURES, MAX_TEXTS, MAX_ROWS, MAX_COLUMNS, MAX_TEXT = 24, 40, 60, 10, 4000
@@ -20,6 +23,9 @@ _SHOWN = {  # instances of a mapped node whose values are shown, by type; of oth
 }  # fmt: skip
 _NORM_LIMIT = 50_000_000  # elements; the norm of more than that is not worth the seconds
 
+_PLAIN = frozenset({"Text", "int", "float", "bool", "Scores", "Table"})  # drawn at once
+
+T = TypeVar("T")
 Load = Callable[[ValueRecord], Any]
 
 
@@ -44,44 +50,92 @@ class View:
     more: int = 0
 
 
-def view(port: str, value: ValueRecord, load: Load) -> View:
-    """The value behind a record; one that can't be read any more says so instead of failing the page."""
-    name = value.type.removesuffix("?")
-    if name.startswith(("Weights[", "list[Weights[", "Features", "list[Features")):
-        return View(port, value.type, "facts", facts=[("size", units.size(value.bytes)), ("digest", value.digest[:12])])
-    try:
-        found = load(value)
-        if found is not None:
-            return draw(port, value.type, found)
-    except Exception as error:  # a value that can't be read or drawn says so; the page tells of the others
-        return View(port, value.type, "lost", text=units.printable(f"can't be shown: {error}"))
-    return View(port, value.type, "lost", text="none" if value.type.endswith("?") else "no longer in the store")
-
-
-def merged_view(port: str, values: Sequence[tuple[str, ValueRecord]], load: Load) -> View:
-    """What the instances of a mapped node gave, in one view: pictures, texts and scores side by side, of tensors the
-    first few.
+class Viewer:
+    """Draws values, or remembers what has been drawn of them.
 
     Args:
-        port: the output.
-        values: position and entry of each instance that has a result.
-        load: see `view`.
+        load: the value behind an entry of a record; None, or an error, when it is gone.
+        memory: keeps drawings from run to run.
     """
-    base = values[0][1].type.removesuffix("?").removeprefix("list[").removesuffix("]")
-    views = [(at, view(port, value, load)) for at, value in values[: _SHOWN.get(base, 1)]]
-    found = [(at, one) for at, one in views if one.shape != "lost"]
-    if not found:
-        return replace(views[0][1], type=f"{values[0][1].type} ×{len(values)}")
-    first = found[0][1]
-    out = View(port, f"{first.type} ×{len(values)}", first.shape, facts=first.facts, more=len(values) - len(found))
-    for at, one in found:
-        out.pictures += [replace(p, caption=f"[{at}] {p.caption}".strip()) for p in one.pictures]
-    if first.shape in ("text", "texts", "scores", "table"):
-        rows = [{"element": at, **row} for at, one in found for row in _rows_of(one)]
-        hidden = out.more
-        _fill_table(out, rows)
-        out.more = max(out.more, hidden)
-    return out
+
+    def __init__(self, load: Load, memory: Memory | None = None) -> None:
+        self.load, self.memory = load, memory
+
+    def view(self, port: str, value: ValueRecord) -> View:
+        """The value behind a record; one that can't be read any more says so instead of failing the page."""
+        name = value.type.removesuffix("?")
+        if name.startswith(("Weights[", "list[Weights[", "Features", "list[Features")):
+            facts = [("size", units.size(value.bytes)), ("digest", value.digest[:12])]
+            return View(port, value.type, "facts", facts=facts)
+        if name.removeprefix("list[").removesuffix("]") in _PLAIN:
+            return self._draw(port, value)
+        found = self._remembered(f"view {name}", value.digest, _view_of, lambda: self._draw(port, value))
+        return replace(found, port=port, type=value.type)
+
+    def picture(self, value: ValueRecord, limit: int) -> Picture | None:
+        """A picture whose longer side has at most `limit` pixels; None when the value is no picture, or gone."""
+
+        def drawn() -> Picture | None:
+            from PIL.Image import Image
+
+            try:
+                found = self.load(value)
+            except Exception:  # it is shown among the values, with the reason
+                return None
+            return picture(found, limit) if isinstance(found, Image) else None
+
+        return self._remembered(f"picture {limit}", value.digest, lambda found: Picture(**found), drawn)
+
+    def merged(self, port: str, values: Sequence[tuple[str, ValueRecord]]) -> View:
+        """What the instances of a mapped node gave, in one view: pictures, texts and scores side by side, of tensors
+        the first few.
+
+        Args:
+            port: the output.
+            values: position and entry of each instance that has a result.
+        """
+        base = values[0][1].type.removesuffix("?").removeprefix("list[").removesuffix("]")
+        views = [(at, self.view(port, value)) for at, value in values[: _SHOWN.get(base, 1)]]
+        found = [(at, one) for at, one in views if one.shape != "lost"]
+        if not found:
+            return replace(views[0][1], type=f"{values[0][1].type} ×{len(values)}")
+        first = found[0][1]
+        out = View(port, f"{first.type} ×{len(values)}", first.shape, facts=first.facts, more=len(values) - len(found))
+        for at, one in found:
+            out.pictures += [replace(p, caption=f"[{at}] {p.caption}".strip()) for p in one.pictures]
+        if first.shape in ("text", "texts", "scores", "table"):
+            rows = [{"element": at, **row} for at, one in found for row in _rows_of(one)]
+            hidden = out.more
+            _fill_table(out, rows)
+            out.more = max(out.more, hidden)
+        return out
+
+    def _draw(self, port: str, value: ValueRecord) -> View:
+        try:
+            found = self.load(value)
+            if found is not None:
+                return draw(port, value.type, found)
+        except Exception as error:  # a value that can't be read or drawn says so; the page tells of the others
+            return View(port, value.type, "lost", text=units.printable(f"can't be shown: {error}"))
+        return View(port, value.type, "lost", text="none" if value.type.endswith("?") else "no longer in the store")
+
+    def _remembered(self, what: str, digest: str, read: Callable[[Any], T], drawn: Callable[[], T]) -> T:
+        if self.memory is None or not digest:
+            return drawn()
+        with suppress(TypeError, KeyError, ValueError):  # of another version
+            if (found := self.memory.get(what, digest)) is not None:
+                return read(found)
+        began = time.perf_counter()
+        made: Any = drawn()
+        if made is not None and getattr(made, "shape", "") != "lost":
+            self.memory.put(what, digest, asdict(made), time.perf_counter() - began)
+        return made  # type: ignore[no-any-return]
+
+
+def _view_of(found: dict[str, Any]) -> View:
+    """A view from JSON."""
+    facts = [(name, text) for name, text in found["facts"]]
+    return View(**{**found, "pictures": [Picture(**p) for p in found["pictures"]], "facts": facts})
 
 
 def _rows_of(found: View) -> list[dict[str, str]]:

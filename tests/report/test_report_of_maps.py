@@ -180,7 +180,7 @@ def test_several_failures_are_listed() -> None:
 def test_the_rerun_command_maps_again() -> None:
     found = mapped(overrides={"each/edit.seed": 3, "each.x": 1})
     assert rerun_command(found)[1:] == [
-        "--map 'image=*.png'", "-i 'mark=[\"!\", \"?\", \".\", \"\\u2026\"]'", "-i seed=3", "--set edit.seed=3",
+        "--map 'image=*.png'", "-i 'mark=[\"!\", \"?\", \".\", \"…\"]'", "-i seed=3", "--set edit.seed=3",
         "--set each.x=1",
     ]  # fmt: skip
     mixed = {"photos": InputRecord(type="list[Image]", digest="d", items=[], source="a.png, b.jpg")}
