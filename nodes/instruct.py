@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from graphflow.node import Context, Field, Node, Ports
-from graphflow.ports import Image, Latents, Model, Text, TextCond, TextCondPort
+from graphflow.ports import Image, Latents, Mask, Model, Text, TextCond, TextCondPort
 
 
 class Phrase(Node, kind="instruct.phrase"):
@@ -54,14 +54,15 @@ class Prepare(Node, kind="instruct.prepare"):
 class Denoise(Node, kind="instruct.denoise"):
     """Edit a picture as an instruction says (Brooks et al. 2023): two guidances, one by the text, one by the picture.
 
-    A seed gives the picture that diffusers' pipeline gives for it.
+    A seed gives the picture that diffusers' pipeline gives for it. A model that reads a mask, as UltraEdit, edits
+    inside it, and everywhere if it is left out.
     """
 
     num_inference_steps: int = Field(100, ge=1, le=999, description="sampling steps")
     guidance_scale: float = Field(7.5, ge=0, description="guidance by the instruction; higher edits more")
     image_guidance_scale: float = Field(1.5, ge=0, description="guidance by the picture; higher keeps more of it")
-    sampler: Literal["euler_ancestral", "ddim"] = Field(
-        "euler_ancestral", description="euler_ancestral: as the authors; ddim: noise at the beginning only"
+    sampler: Literal["auto", "euler_ancestral", "ddim"] = Field(
+        "auto", description="auto: what the model was published with; ddim: noise at the beginning only"
     )
     seed: int = Field(0, ge=0, description="of the noise: another seed, another edit")
 
@@ -69,6 +70,7 @@ class Denoise(Node, kind="instruct.denoise"):
         image: Image
         cond: TextCondPort
         negative: TextCondPort
+        mask: Mask | None = None
         vae: Model["vae"]
         model: Model["instruct_denoiser"]
 
@@ -77,15 +79,16 @@ class Denoise(Node, kind="instruct.denoise"):
 
     def run(self, x: In, ctx: Context) -> Out:
         from graphflow.nodes.lib.instruct_pix2pix import instruct_sample
-        from graphflow.nodes.lib.vae import to_pixels
 
+        texts = (x.cond, x.negative)
+        pooled = [text.pooled.to(ctx.device) for text in texts if text.pooled is not None]
         latents = instruct_sample(
             x.model,
-            x.vae.encode_unscaled(to_pixels([x.image])).to(ctx.device),
-            x.cond.embeds.to(ctx.device),
-            x.negative.embeds.to(ctx.device),
+            x.model.condition(x.vae, x.image, x.mask).to(ctx.device),
+            *(text.embeds.to(ctx.device) for text in texts),
             ctx.rng(self.seed),
             self.num_inference_steps,
+            pooled=(pooled[0], pooled[1]) if len(pooled) == 2 else None,
             guidance_scale=self.guidance_scale,
             image_guidance_scale=self.image_guidance_scale,
             sampler=self.sampler,

@@ -20,7 +20,7 @@ class Encode(Node, kind="text.encode"):
 
     def run(self, x: In, ctx: Context) -> Out:
         _warn_of_cut(x.model, [x.text], ctx)
-        return self.Out(cond=TextCond(x.model.encode([x.text])))
+        return self.Out(cond=TextCond(*x.model.conditioning([x.text])))
 
 
 class Direction(Node, kind="text.direction"):

@@ -84,8 +84,11 @@ class Visii(Node, kind="train_instruction.visii"):
         history: Table
 
     def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.lib.instruct_pix2pix import InstructDenoiser
         from graphflow.nodes.lib.visii import optimise_instruction
 
+        if not isinstance(x.model, InstructDenoiser):
+            raise ValueError("VISII learns with a denoiser that predicts noise; take one of InstructPix2Pix's kind")
         if len(x.before) != len(x.after):
             raise ValueError(f"{len(x.before)} pictures before and {len(x.after)} after; expected as many")
         cond, negative = (x.text_encoder.encode([text]).to(ctx.device) for text in (x.prompt, ""))

@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+)
 from safetensors.torch import load_file, save_file
 from tiny import SD_SCHEDULER, TOKENS, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -18,6 +23,8 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -27,7 +34,9 @@ from transformers import (
     PhiForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
+    T5EncoderModel,
     T5ForConditionalGeneration,
+    T5TokenizerFast,
 )
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -59,6 +68,61 @@ def save_instruct(folder: Path) -> Path:
     EulerAncestralDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     ).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def tiny_sd3_transformer(in_channels: int) -> SD3Transformer2DModel:
+    """A transformer of Stable Diffusion 3 for latents of 4 channels, with room for others."""
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=in_channels,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pooled_projection_dim=32,
+        pos_embed_max_size=24,
+    ).eval()
+
+
+def save_ultra_edit(folder: Path) -> Path:
+    """A repository of UltraEdit: Stable Diffusion 3 with room for a picture and a mask."""
+    tiny_sd3_transformer(12).save_pretrained(folder / "transformer")
+    tiny_vae().save_pretrained(folder / "vae")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    tokenizer = tiny_tokenizer()
+    ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
+    for number in ("", "_2"):
+        torch.manual_seed(len(number))
+        # Half as wide as the joint attention: the two stand side by side.
+        config = CLIPTextConfig(
+            **TOWER | {"hidden_size": 16}, vocab_size=len(tokenizer), max_position_embeddings=TOKENS, **ids,
+            projection_dim=16,
+        )  # fmt: skip
+        CLIPTextModelWithProjection(config).save_pretrained(folder / f"text_encoder{number}")
+        tokenizer.save_pretrained(folder / f"tokenizer{number}")
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -1.0) for c in "▁abcdefghijklmnopqrstuvwxyz")]
+    T5TokenizerFast(vocab=words, extra_ids=0).save_pretrained(folder / "tokenizer_3")
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
+    classes = {
+        "transformer": ("diffusers", "SD3Transformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_3": ("transformers", "T5EncoderModel"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "CLIPTokenizer"),
+        "tokenizer_3": ("transformers", "T5TokenizerFast"),
+    }
+    index = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.42.1", **classes}
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 

@@ -2,8 +2,9 @@
 
 Symbols of the paper: z_t noisy latents, ε predicted noise, c_I the picture to edit, c_T the instruction, ∅ their
 absence, s_I and s_T the two guidance scales.
-Shapes: B batch, C latent channels, h w latent height and width, L text tokens, D width of the text embeddings; G = 3·B
-rows under guidance (both conditions first, then the picture alone, then neither), or B.
+Shapes: B batch, C latent channels, c channels of what is read beside them, h w latent height and width, L text tokens,
+D width of the text embeddings, E that of the pooled ones; G = 3·B rows under guidance (both conditions first, then the
+picture alone, then neither), or B.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, UNet2DConditionModel
@@ -21,10 +22,32 @@ from torch import Tensor
 from .ddim import OnStep
 from .denoiser import Denoiser
 from .fit import LANCZOS
+from .vae import VAE, to_pixels
 
-Sampler = Literal["euler_ancestral", "ddim"]
+Sampler = Literal["auto", "euler_ancestral", "ddim"]
 Steps = Callable[[list[int]], Iterable[int]]
 """Wraps the numbers of the steps: the place for a progress bar, or to stop the loop by raising."""
+
+
+class InstructModel(Protocol):
+    """What `instruct_sample` asks of a denoiser that follows instructions.
+
+    Attributes:
+        channels: C.
+    """
+
+    channels: int
+
+    def condition(self, vae: VAE, image: Image.Image, mask: Image.Image | None) -> Tensor:
+        """What the network reads of a picture beside the noisy latents, (1, c, h, w)."""
+
+    def predict_edit(
+        self, latents_GChw: Tensor, image_Gchw: Tensor, timestep: Tensor, embeds_GLD: Tensor, pooled_GE: Tensor | None
+    ) -> Tensor:
+        """The network's output, (G, C, h, w)."""
+
+    def sampler(self, name: Sampler, num_inference_steps: int) -> Any:
+        """A new scheduler of diffusers, set to that many steps."""
 
 
 class InstructDenoiser(Denoiser):
@@ -48,8 +71,23 @@ class InstructDenoiser(Denoiser):
         self.channels: int = writes
         self.scheduler_config = dict(scheduler_config)
 
+    def condition(self, vae: VAE, image: Image.Image, mask: Image.Image | None = None) -> Tensor:
+        """Unscaled mode of the picture's latents, (1, C, h, w).
+
+        Raises:
+            ValueError: there is a mask, which such a model does not read.
+        """
+        if mask is not None:
+            raise ValueError("this model reads no mask; leave it out, or take a model that does, such as UltraEdit")
+        return vae.encode_unscaled(to_pixels([image]))
+
     def predict_edit(
-        self, latents_GChw: Tensor, image_GChw: Tensor, timestep: float | Tensor, embeds_GLD: Tensor
+        self,
+        latents_GChw: Tensor,
+        image_GChw: Tensor,
+        timestep: float | Tensor,
+        embeds_GLD: Tensor,
+        pooled_GE: Tensor | None = None,
     ) -> Tensor:
         """The network's output, ε or v by `prediction_type`, in the latents' dtype, (G, C, h, w).
 
@@ -58,6 +96,7 @@ class InstructDenoiser(Denoiser):
             image_GChw: unscaled latents of the picture to edit, zeros for none.
             timestep: may lie between two trained ones, as Euler's do.
             embeds_GLD: conditioning of the instruction.
+            pooled_GE: not read.
         """
         seen = torch.cat([latents_GChw, image_GChw], dim=1).to(self.dtype)
         t_G = torch.full((len(seen),), float(timestep), device=seen.device)
@@ -65,12 +104,12 @@ class InstructDenoiser(Denoiser):
         return output.to(latents_GChw.dtype)
 
     def sampler(self, name: Sampler, num_inference_steps: int) -> Any:
-        """A new scheduler of diffusers, set to that many steps.
+        """A new scheduler of diffusers, set to that many steps; auto is the authors' Euler ancestral.
 
         Raises:
             ValueError: there are not that many timesteps.
         """
-        cls = EulerAncestralDiscreteScheduler if name == "euler_ancestral" else DDIMScheduler
+        cls = DDIMScheduler if name == "ddim" else EulerAncestralDiscreteScheduler
         # Not from_config: it logs a warning for each setting of the checkpoint's own class that this one lacks.
         config = {"clip_sample": False, **self.scheduler_config}
         scheduler = cls(**{name: config[name] for name in inspect.signature(cls).parameters if name in config})
@@ -100,43 +139,43 @@ def dual_guidance(output_GChw: Tensor, guidance_scale: float, image_guidance_sca
     return none_BChw + guidance_scale * (both_BChw - image_BChw) + image_guidance_scale * (image_BChw - none_BChw)
 
 
-def guidance_triple(
-    image_BChw: Tensor, cond_BLD: Tensor, negative_BLD: Tensor, guided: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Picture and text of one network call, (G, C, h, w) and (G, L, D).
+def picture_rows(image_Bchw: Tensor, guided: bool = True) -> Tensor:
+    """What one network call sees of the pictures, (G, c, h, w): zeros where it sees none."""
+    return torch.cat([image_Bchw, image_Bchw, torch.zeros_like(image_Bchw)]) if guided else image_Bchw
+
+
+def text_rows(batch: int, cond: Tensor, negative: Tensor, guided: bool = True) -> Tensor:
+    """What one network call reads, (G, …), from the conditioning of the instruction and that of the empty prompt.
 
     Args:
-        image_BChw: unscaled latents of the pictures to edit.
-        cond_BLD: conditioning of the instruction, of B rows or one.
-        negative_BLD: the empty prompt's, of B rows or one.
+        batch: B.
+        cond: (B, …), or one row that serves all.
+        negative: likewise.
         guided: False for the first B rows only.
 
     Raises:
         ValueError: the number of rows is neither 1 nor B.
     """
-    batch = len(image_BChw)
-    for block in (cond_BLD, negative_BLD):
+    for block in (cond, negative):
         if len(block) not in (1, batch):
             raise ValueError(f"text conditioning has {len(block)} rows for {batch} pictures; give 1 or {batch}")
-    cond_BLD, negative_BLD = (block.expand(batch, -1, -1) for block in (cond_BLD, negative_BLD))
-    if not guided:
-        return image_BChw, cond_BLD
-    images = torch.cat([image_BChw, image_BChw, torch.zeros_like(image_BChw)])
-    return images, torch.cat([cond_BLD, negative_BLD, negative_BLD])
+    blocks = (cond, negative, negative) if guided else (cond,)
+    return torch.cat([block.expand(batch, *block.shape[1:]) for block in blocks])
 
 
 @torch.no_grad()
 def instruct_sample(
-    denoiser: InstructDenoiser,
-    image_BChw: Tensor,
+    model: InstructModel,
+    image_Bchw: Tensor,
     cond_BLD: Tensor,
     negative_BLD: Tensor,
     generator: torch.Generator,
     num_inference_steps: int = 100,
     *,
+    pooled: tuple[Tensor, Tensor] | None = None,
     guidance_scale: float = 7.5,
     image_guidance_scale: float = 1.5,
-    sampler: Sampler = "euler_ancestral",
+    sampler: Sampler = "auto",
     steps: Steps = iter,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -147,35 +186,41 @@ def instruct_sample(
     three; the pipeline leaves guidance out as soon as s_T ≤ 1 or s_I < 1, which is another picture than eq. 3 gives.
 
     Args:
-        denoiser: the model.
-        image_BChw: unscaled mode of the latents of the pictures to edit (`VAE.encode_unscaled`).
+        model: the denoiser.
+        image_Bchw: what it reads of the pictures to edit, from its `condition`.
         cond_BLD: conditioning of the instruction, of B rows or one.
         negative_BLD: the empty prompt's, of B rows or one.
         generator: a CPU generator, for the first noise and that of ancestral steps.
         num_inference_steps: N.
+        pooled: pooled embeddings of the instruction and of the empty prompt, for families that need them.
         guidance_scale: s_T.
         image_guidance_scale: s_I.
-        sampler: euler_ancestral is the authors'; ddim is deterministic after the first noise.
+        sampler: auto is what the model was published with; ddim is deterministic after the first noise.
         steps: see `Steps`.
         on_step: see `OnStep`.
 
     Raises:
         ValueError: the number of steps is out of range, or the numbers of rows don't fit.
     """
-    scheduler = denoiser.sampler(sampler, num_inference_steps)
+    scheduler, batch = model.sampler(sampler, num_inference_steps), len(image_Bchw)
+    ancestral = isinstance(scheduler, EulerAncestralDiscreteScheduler)
     guided = (guidance_scale, image_guidance_scale) != (1, 1)
-    images_GChw, embeds_GLD = guidance_triple(image_BChw, cond_BLD, negative_BLD, guided)
-    extra = {"generator": generator} if sampler == "euler_ancestral" else {}
-    z_BChw = torch.randn(image_BChw.shape, generator=generator).to(image_BChw.device) * scheduler.init_noise_sigma
+    images_Gchw, embeds_GLD = picture_rows(image_Bchw, guided), text_rows(batch, cond_BLD, negative_BLD, guided)
+    pooled_GE = None if pooled is None else text_rows(batch, *pooled, guided)
+    z_BChw = torch.randn(batch, model.channels, *image_Bchw.shape[2:], generator=generator).to(image_Bchw.device)
+    z_BChw = z_BChw * getattr(scheduler, "init_noise_sigma", 1.0)
     for number in steps(list(range(num_inference_steps))):
         timestep = scheduler.timesteps[number]
-        x_GChw = scheduler.scale_model_input(torch.cat([z_BChw] * 3) if guided else z_BChw, timestep)
-        output_BChw = denoiser.predict_edit(x_GChw, images_GChw, timestep, embeds_GLD)
+        x_GChw = torch.cat([z_BChw] * 3) if guided else z_BChw
+        if ancestral:
+            x_GChw = scheduler.scale_model_input(x_GChw, timestep)
+        output_BChw = model.predict_edit(x_GChw, images_Gchw, timestep, embeds_GLD, pooled_GE)
         if guided:
             output_BChw = dual_guidance(output_BChw, guidance_scale, image_guidance_scale)
+        extra = {"generator": generator} if ancestral else {}
         z_BChw = scheduler.step(output_BChw, timestep, z_BChw, **extra, return_dict=False)[0]
         if on_step is not None:
-            on_step(z_BChw if sampler == "ddim" else z_BChw / (scheduler.sigmas[number + 1] ** 2 + 1) ** 0.5)
+            on_step(z_BChw / (scheduler.sigmas[number + 1] ** 2 + 1) ** 0.5 if ancestral else z_BChw)
     return z_BChw
 
 

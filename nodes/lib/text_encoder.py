@@ -5,6 +5,8 @@ Shapes: B prompts, L tokens of the encoder's context, D width of its hidden stat
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -42,6 +44,10 @@ class TextEncoder:
         with torch.no_grad():
             return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
 
+    def conditioning(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """What a denoiser reads: `encode`, and the pooled embeddings, which Stable Diffusion 1 and 2 have none of."""
+        return self.encode(texts), None
+
     def end_of(self, text: str) -> int:
         """Position of the first end token in `encode` of the text; the words stand from 1 up to it."""
         words = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -49,12 +55,13 @@ class TextEncoder:
 
     def cut_off(self, texts: list[str]) -> list[str]:
         """The ends of the texts that don't fit into the context, without those that do."""
-        ends = []
-        for text in texts:
-            ids = self.tokenizer(text, add_special_tokens=False).input_ids[self.max_tokens - 2 :]
-            if ids:
-                ends.append(self.tokenizer.decode(ids).strip())
-        return ends
+        return ends_beyond(self.tokenizer, texts, self.max_tokens - 2)
+
+
+def ends_beyond(tokenizer: Any, texts: list[str], tokens: int) -> list[str]:
+    """What follows after so many tokens, for each text that is longer."""
+    ends = [tokenizer(text, add_special_tokens=False).input_ids[tokens:] for text in texts]
+    return [tokenizer.decode(ids).strip() for ids in ends if ids]
 
 
 def edit_direction(encoder: TextEncoder, before: list[str], after: list[str]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, mse_loss, normalize
 
 from .checkpoints import load_state, save_state
-from .instruct_pix2pix import InstructDenoiser, dual_guidance, guidance_triple
+from .instruct_pix2pix import InstructDenoiser, dual_guidance, picture_rows, text_rows
 from .pez import adam_state, adam_tensors
 
 Steps = Callable[[range], Iterable[int]]
@@ -89,7 +89,7 @@ def noise_error(
     """
     alpha = denoiser.alphas_cumprod[timestep]
     z_1Chw = alpha**0.5 * pair.after + (1 - alpha) ** 0.5 * noise_1Chw
-    images_3Chw, embeds_3LD = guidance_triple(pair.before, cond_1LD, negative_1LD)
+    images_3Chw, embeds_3LD = picture_rows(pair.before), text_rows(1, cond_1LD, negative_1LD)
     outputs_3Chw = denoiser.predict_edit(torch.cat([z_1Chw] * 3), images_3Chw, timestep, embeds_3LD)
     output_1Chw = dual_guidance(outputs_3Chw, guidance_scale, image_guidance_scale)
     return mse_loss(denoiser.to_epsilon(output_1Chw, z_1Chw, timestep), noise_1Chw)

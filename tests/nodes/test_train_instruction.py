@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_clip
+from checkpoints import save_clip, tiny_sd3_transformer
 from PIL import Image
 from tiny import SD_SCHEDULER, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 
@@ -17,6 +17,7 @@ from graphflow.nodes.instruct import Hybrid
 from graphflow.nodes.lib import pez, visii
 from graphflow.nodes.lib.instruct_pix2pix import InstructDenoiser
 from graphflow.nodes.lib.text_encoder import TextEncoder
+from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.vae import VAE, to_pixels
 from graphflow.nodes.lib.visii import Direction, Pair, edit_direction, hybrid_instruction, optimise_instruction
 from graphflow.nodes.train_instruction import HardPrompt, Visii
@@ -93,6 +94,8 @@ def test_what_cannot_be_learned_is_refused_in_words(models):
         node.run(inputs(models, clip=None), Context())
     with pytest.raises(ValueError, match="has no words"):
         node.run(inputs(models, prompt=""), Context())
+    with pytest.raises(ValueError, match="a denoiser that predicts noise"):
+        node.run(inputs(models, model=InstructTransformer(tiny_sd3_transformer(8), {})), Context())
     wide = TextEncoder(tiny_tokenizer(), tiny_text_encoder(width=64))
     with pytest.raises(ValueError, match="of width 64 with a CLIP of text width 32"):
         node.run(inputs(models, text_encoder=wide), Context())

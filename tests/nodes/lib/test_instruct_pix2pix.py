@@ -14,8 +14,9 @@ from graphflow.nodes.lib.instruct_pix2pix import (
     dual_guidance,
     edit_size,
     fit_for_edit,
-    guidance_triple,
     instruct_sample,
+    picture_rows,
+    text_rows,
 )
 from graphflow.nodes.lib.text_encoder import TextEncoder
 from graphflow.nodes.lib.vae import VAE, to_pixels
@@ -86,7 +87,7 @@ def test_guidance_of_one_is_the_prediction_under_both_conditions(unet):
     denoiser = InstructDenoiser(unet, SD_SCHEDULER)
     z, image = random_tensor(1, 4, 8, 8, seed=0), random_tensor(1, 4, 8, 8, seed=1)
     cond, negative = (random_tensor(1, TOKENS, WIDTH, seed=n) for n in (2, 3))
-    images, embeds = guidance_triple(image, cond, negative)
+    images, embeds = picture_rows(image), text_rows(1, cond, negative)
     with torch.no_grad():
         outputs = denoiser.predict_edit(torch.cat([z] * 3), images, 401, embeds)
         alone = denoiser.predict_edit(z, image, 401, cond)
@@ -116,13 +117,13 @@ def test_a_batch_gives_each_picture_what_it_gets_alone(unet):
     empty = random_tensor(1, TOKENS, WIDTH, seed=6)
 
     def predict(rows):
-        images, embeds = guidance_triple(image[rows], texts[rows], empty)
+        images, embeds = picture_rows(image[rows]), text_rows(len(image[rows]), texts[rows], empty)
         with torch.no_grad():
             return dual_guidance(denoiser.predict_edit(torch.cat([z[rows]] * 3), images, 301, embeds), 7.5, 1.5)
 
     torch.testing.assert_close(predict(slice(0, 2)), torch.cat([predict([0]), predict([1])]), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="3 rows for 2 pictures; give 1 or 2"):
-        guidance_triple(image, random_tensor(3, TOKENS, WIDTH, seed=7), empty)
+        text_rows(2, random_tensor(3, TOKENS, WIDTH, seed=7), empty)
 
 
 def test_only_a_unet_with_room_for_a_picture_is_accepted(unet):
