@@ -20,7 +20,7 @@ from graphflow import registry
 from graphflow.constants import read_constant
 from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean, shown
 from graphflow.flatten import Flat, flatten
-from graphflow.graph import Graph, override
+from graphflow.graph import Graph, override, side_by_side
 from graphflow.models.preset import Preset, load_preset
 from graphflow.node import Node
 from graphflow.ports import CONVERSIONS, TEXT, ModelRole, Port, PortType
@@ -60,7 +60,8 @@ def check(
     _stop_at(found.problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
-    order = list(TopologicalSorter(_parents(flat)).static_order())
+    parents = _parents(flat)
+    order = side_by_side(list(TopologicalSorter(parents).static_order()), parents, flat.nodes)
     graph = Graph(
         scope.spec, scope.preset, flat.nodes, order, flat.outputs, flat.axes, flat.hidden, flat.files,
         overrides=settings,

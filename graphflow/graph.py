@@ -114,7 +114,7 @@ class Graph:
     """A checked graph.
 
     Attributes:
-        order: a topological order of all nodes that follows the file where it can.
+        order: a topological order of all nodes that follows the file where it can; see `side_by_side`.
         outputs: output name → where it comes from.
         axes: the axes of mapped nodes, by name.
         hidden: inputs of sub-graphs that are fed by a constant or by their default; edges name them like inputs.
@@ -291,6 +291,33 @@ def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> int:
             break
         count += 1
     return count
+
+
+def side_by_side(
+    order: Iterable[str], parents: Mapping[str, Iterable[str]], nodes: Mapping[str, GraphNode]
+) -> list[str]:
+    """A topological order in which nodes along one outermost axis stand side by side, as far as their edges allow.
+
+    They can then go through its elements together (`Graph.together`): two mapped sub-graphs one after the other, not
+    step by step in turns.
+    """
+    order = list(order)
+    along: dict[str, list[str]] = {}
+    for name in order:
+        if nodes[name].axes:
+            along.setdefault(nodes[name].axes[0], []).append(name)
+    done: dict[str, None] = {}
+    for first in order:
+        if first in done:
+            continue
+        done[first] = None
+        if nodes[first].axes:
+            axis = nodes[first].axes[0]
+            for name in along[axis]:
+                if all(parent in done for parent in parents[name]):
+                    done[name] = None
+            along[axis] = [name for name in along[axis] if name not in done]
+    return list(done)
 
 
 def _refs(edge: Edge) -> tuple[Ref, ...]:

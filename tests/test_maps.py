@@ -287,3 +287,15 @@ def test_values_of_a_window_are_let_go_of_and_computed_again_only_if_wanted(
 def _held(runner: Runner) -> int:
     values = getattr(runner, "_values", None)
     return len(values._unstored) + len(values._recent) if values is not None else 0
+
+
+def test_mapped_sub_graphs_run_one_after_the_other_not_step_by_step_in_turns(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text(PART)
+    two = LONG.replace("  all:", "  more: {uses: part.yaml, map: {text: inputs.texts}, with: {times: 3}}\n  all:")
+    harness = Harness(store, two.replace("outputs: {", "outputs: {more: more.text, "), tmp_path)
+    graph = harness.session().graph
+    together = [[node.name for node in nodes] for nodes in graph.together(graph.demanded())]
+    assert together == [
+        ["each/rep", "each/shout", "each/join"], ["more/rep", "more/shout", "more/join"], ["all"]
+    ]  # fmt: skip
+    assert next(iter(harness.plan(texts=["a"]).nodes)) == "each[0]/rep"

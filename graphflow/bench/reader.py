@@ -51,6 +51,11 @@ class _Reader:
         for name, found in (("methods", methods), ("metrics", metrics)):
             if not found and not self.problems:
                 self.problem(mark_of(data, name, self.top), "GF160", f"has no {name}")
+        for name in methods.keys() & metrics.keys():
+            mark = data["metrics"].key_marks[name]
+            self.problem(
+                mark, "GF162", f"metric '{name}' has the name of a method, and '--set {name}…' could mean both"
+            )
         columns = self.section(data, "columns", self.column, self.is_column)
         published = self.section(data, "reference", self.published)
         plots = self.plots(data)

@@ -12,6 +12,7 @@ from graphflow.bench.compiled import Compiled, compile_bench, data_graph, owner_
 from graphflow.bench.reader import load_bench
 from graphflow.bench.settings import with_settings
 from graphflow.bench.spec import BenchSpec, find_bench
+from graphflow.bench.units import unit_of
 from graphflow.check import check
 from graphflow.errors import Diagnostic, InvalidError, MissingError, UsageError, did_you_mean
 from graphflow.events import Event
@@ -161,13 +162,16 @@ def open_bench(
     if models is not None:
         spec = replace(spec, models=str(Path(models).absolute()) if models.endswith((".yaml", ".yml")) else models)
     spec = _chosen(with_limit(with_settings(spec, settings or {}), limit), methods)
-    graph = check(data_graph(spec))
-    found = Bench(spec, Session(graph, Store(store or default_folder()), devices.resolve(device), dtype))
-    if not found.columns:
-        hint = "a data set is a node with lists as outputs, such as those of `graphflow nodes dataset`"
-        message = f"{spec.data.uses} gives no list; it gives: {', '.join(graph.outputs)}"
-        raise InvalidError([Diagnostic(spec.data.mark, "GF164", message, hint)])
-    return found
+    unit = unit_of(spec, spec.data, "'data:'")
+    lists = unit.kind is None or any(port.is_list for port in unit.kind.outputs().values())
+    if lists:
+        graph = check(data_graph(spec))
+        found = Bench(spec, Session(graph, Store(store or default_folder()), devices.resolve(device), dtype))
+        if found.columns:
+            return found
+    hint = "a data set is a node with lists as outputs, such as those of `graphflow nodes dataset`"
+    message = f"{spec.data.uses} gives no list; it gives: {', '.join(unit.outputs)}"
+    raise InvalidError([Diagnostic(spec.data.mark, "GF164", message, hint)])
 
 
 def _chosen(spec: BenchSpec, methods: Sequence[str]) -> BenchSpec:

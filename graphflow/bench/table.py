@@ -151,7 +151,8 @@ def _best(
     means = {m: e.mean for m, e in found.items() if e is not None and not methods[m].is_baseline}
     if head.best is None or len(means) < 2:
         return set()
-    first = (max if head.best == "highest" else min)(means, key=lambda m: means[m])
+    largest = (head.best == "highest") == (head.scale >= 0)
+    first = (max if largest else min)(means, key=lambda m: means[m])
     return {m for m in means if means[m] == means[first] or _alike(values[m], values[first])}
 
 
