@@ -62,5 +62,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml setup.py
 # CPU-only torch its C++ library does not load, which graphflow.nodes knows how to live with.
 $(VENV)/.test: $(VENV)/.torch pyproject.toml setup.py
 	$(PIP) install --quiet --no-deps --retries 0 --index-url $(TORCH_INDEX) -c constraints/cpu.txt torchvision || true
-	$(PIP) install --quiet -c constraints/cpu.txt -e ".[diffusion,metrics,datasets,dev]"
+	$(PIP) install --quiet -c constraints/cpu.txt -e ".[diffusion,metrics,datasets,bench,dev]"
 	touch $@ $(VENV)/.demo

@@ -20,8 +20,9 @@ from graphflow.known import Known, UnknownError
 from graphflow.models.files import missing
 from graphflow.plan import Plan
 from graphflow.ports import Port
-from graphflow.run import Options, Run
+from graphflow.run import Run
 from graphflow.session import Session
+from graphflow.settle import Options
 from graphflow.store import Store, default_folder
 
 Emit = Callable[[Event], None]

@@ -58,7 +58,7 @@ def markdown(table: Table) -> str:
     lines = [_md_row(titles(table)), _md_row(["---"] + ["---:"] * (len(titles(table)) - 1))]
     for row in table.rows:
         texts = cells(table, row, lambda text: f"**{text}**")
-        lines.append(_md_row([f"*{text}*" if row.kind == "published" and text != "–" else text for text in texts]))
+        lines.append(_md_row([f"*{t}*" if row.kind == "published" and t not in ("", "–") else t for t in texts]))
     lines += ["", *footnotes(table)[:1]]
     lines += [f"\n- {note}" if n == 0 else f"- {note}" for n, note in enumerate(footnotes(table)[1:])]
     defined = [f"- **{h.title}** (`{h.key}`): {h.definition}" for h in table.heads if h.definition]
@@ -79,7 +79,7 @@ def latex(table: Table) -> str:
             lines.append(r"\midrule")
         before = row.kind
         texts = [_tex_cell(text) for text in cells(table, row, lambda text: f"\0{text}")]
-        lines.append(" & ".join(rf"\textit{{{t}}}" if row.kind == "published" else t for t in texts) + r" \\")
+        lines.append(" & ".join(rf"\textit{{{t}}}" if row.kind == "published" and t else t for t in texts) + r" \\")
     notes = [f"% {note}" for note in footnotes(table)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
