@@ -20,7 +20,8 @@ from graphflow.placing import Wiring
 from graphflow.plan import Plan
 from graphflow.ports import EXTERNAL, type_by_name
 from graphflow.record import InputRecord
-from graphflow.run import Options, Run, Runner
+from graphflow.run import Run, Runner
+from graphflow.settle import Options
 from graphflow.spec import GraphSpec, find_graph, load_spec, parse_spec
 from graphflow.store import Store, Stored, default_folder
 

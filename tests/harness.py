@@ -10,8 +10,9 @@ import samples
 from graphflow.check import check
 from graphflow.events import Event
 from graphflow.plan import Plan
-from graphflow.run import Options, Run
+from graphflow.run import Run
 from graphflow.session import Session
+from graphflow.settle import Options
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 

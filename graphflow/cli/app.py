@@ -13,8 +13,8 @@ from graphflow.yamlfile import read_text, scalar
 
 if TYPE_CHECKING:
     from graphflow.placing import CodePolicy
-    from graphflow.run import Options
     from graphflow.session import Session
+    from graphflow.settle import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +85,7 @@ def options_of(
     Raises:
         UsageError: the code policy is unknown.
     """
-    from graphflow.run import Options
+    from graphflow.settle import Options
 
     policies: dict[str, CodePolicy] = {"warn": "warn", "strict": "strict"}
     if code not in policies:
