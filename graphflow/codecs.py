@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 DIGEST_BYTES = 20
+# `json.dumps` with options makes an encoder a call.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:
@@ -46,7 +48,7 @@ def digest_json(value: Any) -> str:
 
 def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _canonical.encode(value).encode()
 
 
 class Codec(Protocol):
