@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,19 @@ def test_after_an_interrupt_the_rest_is_computed(run: Run) -> None:
     results = run()
     assert bench_samples.RUNS["brighten 10"] == 2
     assert row(table_of(results), "little")["near.mean"] == 30
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process by signal")
+def test_after_a_kill_nothing_that_was_computed_is_lost(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bright.yaml").write_text(BENCH, encoding="utf-8")
+    script = Path(__file__).with_name("kill_worker.py")
+    arguments = [str(tmp_path / "bright.yaml"), str(tmp_path / "store"), "much[2]/edit/run"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    results = run()
+    assert bench_samples.RUNS["brighten 10"] == 0
+    assert bench_samples.RUNS["brighten 35"] == 3
+    assert row(table_of(results), "much")["near.mean"] == 5
 
 
 def test_a_picture_that_fails_is_counted_and_named(run: Run) -> None:
