@@ -1,0 +1,332 @@
+"""Plug-and-Play Diffusion Features (Tumanyan et al., CVPR 2023): an edit that keeps to the source picture's layout.
+
+The source picture is inverted, and its own denoising is watched: what a resnet of the decoder computes before its
+shortcut (f), and the queries and keys of the decoder's self-attention (q, k). The edit starts at the same noise with
+another prompt, and for its first steps its f, q and k are those of the source (section 4.1, algorithm 1).
+
+The source's side is either captured beforehand and replayed, or runs as further rows of the same network call
+(lock-step): the same numbers, bytes against seconds.
+
+Shapes: B pictures, C latent channels, h w latent height and width, L text tokens, D width of the text embeddings,
+S levels of a trajectory; R rows of a network call: the source's B in lock-step, then B for each prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .ddim import OnStep, Steps, ddim_step
+from .denoiser import Denoiser
+from .ip_adapter import ImagePrompt
+from .taps import See, Taps
+
+LATENTS = "latents"
+"""The key of the source's latents beside the captured places."""
+
+Source = Mapping[int, Mapping[str, Tensor]]
+"""Timestep → the source's `LATENTS` there and, where they were captured, the tensors of each place."""
+
+Schedule = Literal["constant", "linear", "exp"]
+
+
+@dataclass(frozen=True)
+class Injection:
+    """Where an edit keeps to its source, and for how long.
+
+    Attributes:
+        steps: canonical name of a place → in how many of the first sampling steps it is injected.
+    """
+
+    steps: Mapping[str, int]
+
+    def at(self, step: int) -> list[str]:
+        """The places that are injected at a step, counted from 0."""
+        return [place for place, count in self.steps.items() if step < count]
+
+    @property
+    def last(self) -> int:
+        """How many steps inject anything."""
+        return max(self.steps.values(), default=0)
+
+
+def decoder_places(taps: Taps) -> tuple[list[str], list[str]]:
+    """Resnet and attention layers that the paper taps: resnet 4, and the self-attention of layers 4 to 11 of 12.
+
+    A decoder of another depth is tapped in proportion: from a third of its layers on.
+
+    Returns:
+        Names such as ``up.1.res.1``, and such as ``up.1.attn.1.self``.
+    """
+    layers = [tuple(name.split(".")) for name in taps.places if name.startswith("up.") and name.count(".") == 3]
+    layers = [layer for layer in layers if layer[2] == "res"]
+    if not layers:
+        raise ValueError("the denoiser has no decoder of up blocks; name the layers to inject")
+    tapped = layers[len(layers) // 3 :]
+    prefixes = tuple(f"up.{block}.attn.{index}." for _, block, _, index in tapped)
+    return [".".join(tapped[0])], [n for n in taps.attentions if n.startswith(prefixes) and n.endswith("self")]
+
+
+def plug_and_play_injection(
+    taps: Taps,
+    num_inference_steps: int,
+    *,
+    attention_threshold: float = 0.5,
+    feature_threshold: float = 0.8,
+    inclusive: bool = False,
+    attention: Sequence[str] = (),
+    features: Sequence[str] = (),
+) -> Injection:
+    """What Plug-and-Play injects, and when.
+
+    With N steps counted from 0, step i is injected while i < ⌊N·τ⌋ in pnp-diffusers, and while i ≤ ⌊N·τ⌋ in the
+    original code, which is one step more. τ = 0 injects nothing in either.
+
+    Args:
+        taps: the denoiser's.
+        num_inference_steps: N.
+        attention_threshold: τ_A, for queries and keys.
+        feature_threshold: τ_f, for features.
+        inclusive: as the original code counts.
+        attention: self-attention layers, ``up.1.attn.1.self``; empty for those of `decoder_places`.
+        features: resnets, ``up.1.res.1``; empty for that of `decoder_places`.
+
+    Raises:
+        ValueError: a layer does not exist.
+    """
+    if not (features and attention):
+        resnets, layers = decoder_places(taps)
+        features, attention = features or resnets, attention or layers
+    steps = {f"{name}.conv2": _count(num_inference_steps, feature_threshold, inclusive) for name in features}
+    count = _count(num_inference_steps, attention_threshold, inclusive)
+    steps |= {f"{name}.{part}": count for name in attention for part in ("q", "k")}
+    for place in steps:
+        taps.find(place)
+    return Injection({place: count for place, count in steps.items() if count})
+
+
+def _count(steps: int, threshold: float, inclusive: bool) -> int:
+    if threshold == 0:
+        return 0
+    # 0.29 · 100 is 28.999…: a threshold that names a whole number of steps means that number.
+    return min(steps, math.floor(round(steps * threshold, 9)) + inclusive)
+
+
+def source_latents(timesteps: Sequence[int], latents_SBChw: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
+    """The latents of an inversion at the sampling timesteps, each (B, C, h, w).
+
+    Raises:
+        ValueError: the inversion did not stop at one of them.
+    """
+    levels = {timestep: level for level, timestep in enumerate(timesteps)}
+    if missing := [t for t in wanted if t not in levels]:
+        raise ValueError(
+            f"the inversion has no latents at timestep {missing[0]}, where sampling with {len(wanted)} steps needs "
+            "them; invert with 999 steps, or with the same number as sampling"
+        )
+    return {t: latents_SBChw[levels[t]] for t in wanted}
+
+
+@torch.inference_mode()
+def capture_features(
+    denoiser: Denoiser,
+    latents: Mapping[int, Tensor],
+    cond_BLD: Tensor,
+    injection: Injection,
+    write: Callable[[int, Mapping[str, Tensor]], object],
+    steps: Steps = iter,
+) -> None:
+    """Run the source's denoising at its inverted latents and hand over what an edit will want of it.
+
+    The latents come from the inversion, not from the step before, so that errors don't add up (section 4.1).
+
+    Args:
+        denoiser: the model.
+        latents: sampling timestep, descending → latents, from `source_latents`.
+        cond_BLD: conditioning of the inversion, of B rows or one.
+        injection: what will be injected.
+        write: receives each timestep with its tensors, `LATENTS` among them; nothing is kept here.
+        steps: see `ddim.Steps`.
+    """
+    taps = Taps(denoiser.unet)
+    # Sampling starts at the first latents even where nothing is injected.
+    wanted = list(latents)[: max(1, injection.last)]
+    for step, timestep in enumerate(steps(wanted)):
+        z_BChw = latents[timestep]
+        with taps.record(injection.at(step)) as seen:
+            if injection.at(step):
+                denoiser.predict(z_BChw, timestep, cond_BLD.expand(len(z_BChw), -1, -1))
+        write(timestep, {LATENTS: z_BChw, **seen})
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What an edit is guided by.
+
+    Attributes:
+        cond_BLD: the prompt, of B rows or one.
+        negative_BLD: the negative prompt; needed unless the scale is 1.
+        guidance_scale: s of classifier-free guidance.
+        unconditional_BLD: the empty prompt; needed where `alpha` is above 0.
+        alpha: how much of the empty prompt stands beside the negative one at the first step: 0 is pnp-diffusers, which
+            knows only a negative prompt; the original code has 1 for real pictures and 0.75 for generated ones.
+        schedule: how `alpha` goes on: constant, linearly to 0, or as exp(-6 i/(N-1)).
+        image: image prompt, if there is one.
+    """
+
+    cond_BLD: Tensor
+    negative_BLD: Tensor | None = None
+    guidance_scale: float = 7.5
+    unconditional_BLD: Tensor | None = None
+    alpha: float = 0.0
+    schedule: Schedule = "constant"
+    image: ImagePrompt | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale != 1 and self.negative_BLD is None:
+            raise ValueError(f"sampling with guidance_scale={self.guidance_scale} needs a negative prompt")
+        if self.guidance_scale != 1 and self.alpha > 0 and self.unconditional_BLD is None:
+            raise ValueError(f"negative_prompt_alpha={self.alpha} needs the empty prompt beside the negative one")
+
+    def alpha_at(self, step: int, num_inference_steps: int) -> float:
+        """α of a step."""
+        done = step / max(1, num_inference_steps - 1)
+        factor = {"constant": 1.0, "linear": 1 - done, "exp": math.exp(-6 * done)}
+        return self.alpha * factor[self.schedule]
+
+    def rows(self, step: int, num_inference_steps: int) -> list[tuple[Tensor, float]]:
+        """The prompts that a step needs with their weights in ε̃, the conditional one last (its weight is s).
+
+        ε̃ = (1 - s)·(α·ε_∅ + (1 - α)·ε_neg) + s·ε_c: classifier-free guidance whose negative side is a mixture.
+        """
+        scale, alpha = self.guidance_scale, self.alpha_at(step, num_inference_steps)
+        rows = [(self.cond_BLD, scale)]
+        if scale != 1 and self.unconditional_BLD is not None and alpha > 0:
+            rows.insert(0, (self.unconditional_BLD, (1 - scale) * alpha))
+        if scale != 1 and self.negative_BLD is not None and alpha < 1:
+            rows.insert(0, (self.negative_BLD, (1 - scale) * (1 - alpha)))
+        return rows
+
+
+@torch.inference_mode()
+def injected_sample(
+    denoiser: Denoiser,
+    source: Source,
+    injection: Injection,
+    prompts: Prompts,
+    num_inference_steps: int = 50,
+    *,
+    source_BLD: Tensor | None = None,
+    steps: Steps = iter,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample with DDIM from the source's noise while the first steps keep to the source, (B, C, h, w).
+
+    Args:
+        denoiser: the model.
+        source: the source's latents and captured tensors at the timesteps of the steps that inject, at least the first.
+        injection: what is injected.
+        prompts: what guides the edit.
+        num_inference_steps: N.
+        source_BLD: conditioning of the source, for lock-step; None replays what `source` has captured.
+        steps: see `ddim.Steps`.
+        on_step: see `ddim.OnStep`.
+
+    Raises:
+        ValueError: the number of steps is out of range, or conditioning has neither one row nor B.
+    """
+    taps = Taps(denoiser.unet)
+    timesteps = denoiser.timesteps(num_inference_steps).tolist()
+    delta = denoiser.step_size(num_inference_steps)
+    z_BChw = source[timesteps[0]][LATENTS].to(prompts.cond_BLD.device, torch.float32)
+    for step, timestep in enumerate(steps(timesteps)):
+        places = injection.at(step)
+        captured = source[timestep] if places else {}
+        rows = prompts.rows(step, num_inference_steps)
+        eps_BChw = injected_epsilon(
+            denoiser, taps, z_BChw, timestep, rows, captured, places, source_BLD=source_BLD, image=prompts.image
+        )
+        z_BChw = ddim_step(z_BChw, eps_BChw, denoiser.alpha_cumprod(timestep), denoiser.alpha_cumprod(timestep - delta))
+        if on_step is not None:
+            on_step(z_BChw)
+    return z_BChw
+
+
+@torch.inference_mode()
+def injected_epsilon(
+    denoiser: Denoiser,
+    taps: Taps,
+    z_BChw: Tensor,
+    timestep: int,
+    rows: Sequence[tuple[Tensor, float]],
+    captured: Mapping[str, Tensor],
+    places: Sequence[str],
+    *,
+    source_BLD: Tensor | None = None,
+    image: ImagePrompt | None = None,
+) -> Tensor:
+    """Predicted noise under guidance while some places keep to the source, (B, C, h, w).
+
+    Args:
+        denoiser: the model.
+        taps: its taps.
+        z_BChw: latents of the edit.
+        timestep: where they lie.
+        rows: from `Prompts.rows`.
+        captured: the source at this timestep, see `Source`.
+        places: what is injected; none to leave the source out.
+        source_BLD: conditioning of the source, for lock-step; None replays what is captured.
+        image: image prompt.
+
+    Raises:
+        ValueError: conditioning has neither one row nor B.
+    """
+    batch = len(z_BChw)
+    blocks = [(z_BChw, cond_BLD) for cond_BLD, _ in rows]
+    edits: dict[str, See] = {}
+    lockstep = source_BLD is not None and len(places) > 0
+    if lockstep:
+        blocks.insert(0, (captured[LATENTS].to(z_BChw), source_BLD))
+        edits = {place: partial(share_source, batch=batch) for place in places}
+    elif places:
+        edits = {place: partial(_replay, captured[place].to(z_BChw.device)) for place in places}
+    if image is not None:
+        edits |= image.edits(taps, batch, int(lockstep), len(rows))
+    with taps.replace(edits):
+        output_RChw = denoiser.predict(
+            torch.cat([z for z, _ in blocks]), timestep, torch.cat([_rows(cond, batch) for _, cond in blocks])
+        )
+    output_BChw = guided(output_RChw.split(batch)[int(lockstep) :], [weight for _, weight in rows])
+    return denoiser.to_epsilon(output_BChw, z_BChw, timestep)
+
+
+def guided(outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ w·ε of `Prompts.rows`, in classifier-free guidance's own order of operations: base + s·(ε_c - base)."""
+    *others, cond = outputs
+    scale = weights[-1]
+    if not others:
+        return cond
+    base = torch.stack([w / (1 - scale) * eps for w, eps in zip(weights, others, strict=False)]).sum(0)
+    return base + scale * (cond - base)
+
+
+def share_source(value_R: Tensor, batch: int) -> Tensor:
+    """Every block of rows becomes the first, which is the source's."""
+    source_B = value_R[:batch]
+    return source_B.repeat(len(value_R) // batch, *[1] * (value_R.ndim - 1))
+
+
+def _replay(source_B: Tensor, value_R: Tensor) -> Tensor:
+    return source_B.to(value_R.dtype).repeat(len(value_R) // len(source_B), *[1] * (value_R.ndim - 1))
+
+
+def _rows(cond_BLD: Tensor, batch: int) -> Tensor:
+    if len(cond_BLD) not in (1, batch):
+        raise ValueError(f"text conditioning has {len(cond_BLD)} rows for {batch} latents; give 1 or {batch}")
+    return cond_BLD.expand(batch, -1, -1)
