@@ -35,6 +35,13 @@ def nearest_words(embeds_LW: Tensor, vocabulary_VW: Tensor, left_out: list[int])
     return similarity_LV.argmax(dim=-1)
 
 
+def no_words(clip: Reader) -> list[int]:
+    """Ids of tokens that are no text of their own: begin, end, padding, and parts of a character."""
+    vocabulary_VW, special = clip.vocabulary()
+    known = set(special)
+    return [i for i in range(len(vocabulary_VW)) if i in known or "\ufffd" in clip.words([i])]
+
+
 def optimise_prompt(
     clip: Reader,
     targets_ND: Tensor,
@@ -50,8 +57,8 @@ def optimise_prompt(
     """The best prompt that was met, and its mean cosine to the pictures (Algorithm 1).
 
     P begins as random tokens. At every step P' = the nearest tokens of P; the gradient of 1 - mean cos(P', pictures)
-    is taken at P' and applied to P by AdamW (straight-through). Begin, end and padding tokens are never words, which
-    the authors' code does not prevent: decoded, such a prompt would end early.
+    is taken at P' and applied to P by AdamW (straight-through). Tokens that are no text of their own are never chosen,
+    which the authors' code does not prevent: decoded and read again, such a prompt would be another one.
 
     Args:
         clip: the model; gradients reach its inputs, never its weights.
@@ -64,9 +71,8 @@ def optimise_prompt(
         checkpoint: a folder to resume from and to save to.
         steps: wraps the numbers of the steps: progress, or to stop by raising.
     """
-    vocabulary_VW, special = clip.vocabulary()
-    vocabulary_VW = vocabulary_VW.float()
-    words = torch.tensor(sorted(set(range(len(vocabulary_VW))) - set(special)))
+    vocabulary_VW, left_out = clip.vocabulary()[0].float(), no_words(clip)
+    words = torch.tensor(sorted(set(range(len(vocabulary_VW))) - set(left_out)))
     first_L = words[torch.randint(len(words), (num_tokens,), generator=generator)]
     embeds_LW = vocabulary_VW[first_L.to(vocabulary_VW.device)].clone().requires_grad_()
     optimiser = torch.optim.AdamW([embeds_LW], lr=learning_rate, weight_decay=weight_decay)
@@ -77,7 +83,7 @@ def optimise_prompt(
         optimiser.state[embeds_LW] = adam_state(tensors, embeds_LW)
         best_L, best, begin = tensors["best"], numbers["best"], int(numbers["done"])
     for number in steps(range(begin, num_steps)):
-        ids_L = nearest_words(embeds_LW.detach(), vocabulary_VW, special)
+        ids_L = nearest_words(embeds_LW.detach(), vocabulary_VW, left_out)
         projected_LW = vocabulary_VW[ids_L].clone().requires_grad_()
         with torch.enable_grad():
             similarity = cosine_similarity(clip.text_of(projected_LW[None]), targets_ND).mean()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_instruct, save_sd
-from PIL import Image
+from measures import picture
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet, tiny_vae
 from watcher import Watcher
 
@@ -21,7 +21,7 @@ from graphflow.nodes.lib.vae import VAE, to_pixels
 from graphflow.ports import TextCond
 from graphflow.spec import parse_spec
 
-PICTURE = Image.effect_noise((96, 64), 80).convert("RGB")
+PICTURE = picture(96, 64)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_suffix_follows_the_instruction_after_a_comma():
 
 
 def test_prepare_keeps_proportions_and_takes_the_size_from_the_models(vae):
-    wide = Image.effect_noise((200, 100), 50)
+    wide = picture(200, 100)
     assert Prepare().run(Prepare.In(image=wide, model=vae), Context()).image.size == (128, 64)
     assert Prepare(resolution=256).run(Prepare.In(image=wide, model=vae), Context()).image.size == (256, 128)
     large = VAE(tiny_vae(), native_size=256)

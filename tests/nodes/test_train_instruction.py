@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_clip, tiny_sd3_transformer
-from PIL import Image
+from measures import picture
 from tiny import SD_SCHEDULER, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 
 from graphflow.models.refs import ModelRef, loaders
@@ -22,7 +22,7 @@ from graphflow.nodes.lib.vae import VAE, to_pixels
 from graphflow.nodes.lib.visii import Direction, Pair, edit_direction, hybrid_instruction, optimise_instruction
 from graphflow.nodes.train_instruction import HardPrompt, Visii
 
-BEFORE, AFTER = (Image.effect_noise((64, 64), sigma).convert("RGB") for sigma in (30, 90))
+BEFORE, AFTER = picture(seed=1), picture(seed=2)
 
 
 @pytest.fixture(scope="module")

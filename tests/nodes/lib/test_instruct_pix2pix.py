@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
+from measures import picture
 from PIL import Image
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 
@@ -23,7 +24,7 @@ from graphflow.nodes.lib.vae import VAE, to_pixels
 
 # What the published repository has in its scheduler_config.json: settings of several schedulers, no spacing.
 PUBLISHED = {k: v for k, v in SD_SCHEDULER.items() if k != "timestep_spacing"} | {"skip_prk_steps": True}
-PICTURE = Image.effect_noise((96, 64), 80).convert("RGB")
+PICTURE = picture(96, 64)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,9 @@ def pipeline(unet, scheduler):
     )
 
 
-def ours(unet, config, prompt="make it blue", seed=3, picture=PICTURE, **how):
+def ours(unet, config, prompt="make it blue", seed=3, source=PICTURE, **how):
     texts = TextEncoder(tiny_tokenizer(), tiny_text_encoder())
-    image = VAE(tiny_vae()).encode_unscaled(to_pixels([picture]))
+    image = VAE(tiny_vae()).encode_unscaled(to_pixels([source]))
     generator = torch.Generator().manual_seed(seed)
     cond, negative = texts.encode([prompt]), texts.encode([""])
     return instruct_sample(InstructDenoiser(unet, config), image, cond, negative, generator, **how)
@@ -79,7 +80,7 @@ def test_the_picture_counts_and_so_does_the_instruction(unet):
     how = {"num_inference_steps": 2, "sampler": "ddim"}
     same = ours(unet, SD_SCHEDULER, **how)
     assert torch.equal(same, ours(unet, SD_SCHEDULER, **how))
-    for change in ({"prompt": "make it red"}, {"picture": PICTURE.rotate(180)}, {"seed": 4}):
+    for change in ({"prompt": "make it red"}, {"source": PICTURE.rotate(180)}, {"seed": 4}):
         assert (same - ours(unet, SD_SCHEDULER, **how, **change)).abs().max() > 1e-4, change
 
 
@@ -160,7 +161,7 @@ def test_sizes_are_those_of_the_authors_command_line(size, expected):
 
 
 def test_a_picture_of_the_right_size_stays_and_a_ribbon_is_refused():
-    picture = Image.effect_noise((128, 64), 50).convert("RGB")
-    assert fit_for_edit(picture, 128, 32).tobytes() == picture.tobytes()
+    right = picture(128, 64)
+    assert fit_for_edit(right, 128, 32).tobytes() == right.tobytes()
     with pytest.raises(ValueError, match="3 × 900 pixels, too long and narrow"):
         edit_size(3, 900, 512)

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_clip
-from measures import save_open_clip
-from PIL import Image
+from measures import picture, save_open_clip
 from tiny import random_tensor
 from torch.nn.functional import cosine_similarity
 
 from graphflow.models.refs import ModelRef, loaders
-from graphflow.nodes.lib.pez import nearest_words, optimise_prompt
+from graphflow.nodes.lib.pez import nearest_words, no_words, optimise_prompt
 
-PICTURE = Image.effect_noise((48, 40), 60).convert("RGB")
+PICTURE = picture(48, 40)
 
 
 def load(name: str, folder: Path):
@@ -60,7 +59,9 @@ def test_three_steps_are_those_of_the_formula(clip):
     target = clip.image([PICTURE])
     found, similarity = optimise_prompt(clip, target, torch.Generator().manual_seed(1), 4, 3)
 
-    vocabulary, special = clip.vocabulary()
+    vocabulary, special = clip.vocabulary()[0], no_words(clip)
+    assert {clip._tokens.bos_token_id, clip._tokens.eos_token_id} < set(special)
+    assert not any("�" in clip.words([i]) for i in range(len(vocabulary)) if i not in special)
     words = [i for i in range(len(vocabulary)) if i not in special]
     start = torch.randint(len(words), (4,), generator=torch.Generator().manual_seed(1))
     soft = torch.nn.Parameter(vocabulary[[words[i] for i in start]].clone())

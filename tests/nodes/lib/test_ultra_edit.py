@@ -6,6 +6,7 @@ import pytest
 import torch
 from checkpoints import save_ultra_edit, tiny_sd3_transformer
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from measures import picture
 from PIL import Image
 from tiny import SD_SCHEDULER, random_tensor, tiny_unet, tiny_vae
 
@@ -18,7 +19,7 @@ from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.vae import VAE, to_pixels
 from graphflow.nodes.text import Encode
 
-PICTURE = Image.effect_noise((96, 64), 80).convert("RGB")
+PICTURE = picture(96, 64)
 MASK = Image.new("L", (48, 32), 0)
 MASK.paste(255, (0, 0, 24, 32))
 SCHEDULE = {"num_train_timesteps": 1000, "shift": 3.0}
@@ -26,10 +27,10 @@ COND, NEGATIVE = (random_tensor(1, 20, 32, seed=n) for n in (1, 2))
 POOLED = tuple(random_tensor(1, 32, seed=n) for n in (3, 4))
 
 
-def reference(transformer, picture, mask, steps, seed):
+def reference(transformer, source, mask, steps, seed):
     """Three rows: text and picture, picture, nothing; the mask is encoded as a picture and left out with it."""
     vae, scheduler = tiny_vae(), FlowMatchEulerDiscreteScheduler(**SCHEDULE)
-    beside = [vae.encode(to_pixels([image])).latent_dist.mode() for image in (picture, mask) if image is not None]
+    beside = [vae.encode(to_pixels([image])).latent_dist.mode() for image in (source, mask) if image is not None]
     beside = [torch.cat([latents, latents, torch.zeros_like(latents)]) for latents in beside]
     texts, pooled = torch.cat([COND, NEGATIVE, NEGATIVE]), torch.cat([POOLED[0], POOLED[1], POOLED[1]])
     scheduler.set_timesteps(steps)
