@@ -59,10 +59,13 @@ class _DataSet(Node):
         """Every row of the set, in the order of its files."""
 
     def run(self, x: Any, ctx: Context) -> Any:
-        from graphflow.nodes.lib.datasets.rows import choose
+        from graphflow.nodes.lib.datasets.rows import choose, in_turns
 
         where = x.folder.name if hasattr(x, "folder") else self.kind
-        rows = choose(self.rows(x, ctx.log), self.start, self.limit, getattr(self, "edit_types", ()), where)
+        rows = self.rows(x, ctx.log)
+        if getattr(self, "balanced", False):
+            rows = in_turns(rows)
+        rows = choose(rows, self.start, self.limit, getattr(self, "edit_types", ()), where)
         ctx.log("%s: %d edits", where, len(rows))
         return self.Out(**{name: _column(rows, name, port.type) for name, port in self.outputs().items()})
 
@@ -83,7 +86,10 @@ class _OnDisk(_DataSet):
 class _Typed(Node):
     """A set that says of what type each edit is."""
 
+    same_as_absent: ClassVar[frozenset[str]] = frozenset({"balanced"})
+
     edit_types: tuple[str, ...] = Field((), description="only edits of these types; all if it is left out")
+    balanced: bool = Field(False, description="the edit types take turns, so that a limit takes of each alike")
 
 
 # --- the sets -------------------------------------------------------------------------------------------------------

@@ -61,17 +61,19 @@ def column_of(column: str) -> str:
 
 
 def with_limit(bench: BenchSpec, limit: int | None) -> BenchSpec:
-    """The same bench with at most `limit` pictures.
+    """The same bench with at most `limit` pictures, of all edit types alike where the data set can do that.
 
     Raises:
         UsageError: the data set can't be limited.
     """
     if limit is None:
         return bench
-    if "limit" not in unit_of(bench, bench.data, "'data:'").parameters:
+    known = unit_of(bench, bench.data, "'data:'").parameters
+    if "limit" not in known:
         raise UsageError(f"--limit {limit}: {bench.data.uses} has no parameter or plain input 'limit'")
     marks = {**bench.data.parameter_marks, "limit": Mark("--limit")}
-    parameters = {**bench.data.parameters, "limit": limit}
+    balance = {"balanced": True} if "balanced" in known else {}
+    parameters = {**balance, **bench.data.parameters, "limit": limit}
     return replace(bench, data=replace(bench.data, parameters=parameters, parameter_marks=marks))
 
 

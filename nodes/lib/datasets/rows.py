@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -125,6 +126,14 @@ def choose(
     if not chosen:
         raise ValueError(f"{where}: no edit is left of the {len(rows)} found; 'start' is {start}")
     return chosen
+
+
+def in_turns(rows: Iterable[Row]) -> list[Row]:
+    """The rows with their edit types taking turns, each type in its own order; those without a type are one."""
+    by_type: dict[str, list[Row]] = {}
+    for row in rows:
+        by_type.setdefault(row.get("edit_type", ""), []).append(row)
+    return [row for turn in itertools.zip_longest(*by_type.values()) for row in turn if row is not None]
 
 
 def number_names(rows: Iterable[Row]) -> list[Row]:

@@ -10,7 +10,7 @@ import tiny_datasets as tiny
 from PIL import Image
 
 from graphflow.nodes.lib.datasets.files import field, inside, picture, read_json, required
-from graphflow.nodes.lib.datasets.rows import choose, number_names
+from graphflow.nodes.lib.datasets.rows import choose, in_turns, number_names
 
 
 @pytest.fixture
@@ -112,6 +112,12 @@ def test_rows_are_chosen_by_type_then_place() -> None:
         choose(rows, edit_types=("evn",), where="set")
     with pytest.raises(ValueError, match=r"set: no edit is left of the 9 found; 'start' is 9"):
         choose(rows, 9, where="set")
+
+
+def test_edit_types_take_turns() -> None:
+    rows = [{"name": str(n), "edit_type": kind} for n, kind in enumerate(["add"] * 4 + ["style"] + ["move"] * 2)]
+    assert [row["name"] for row in in_turns(rows)] == ["0", "4", "5", "1", "6", "2", "3"]
+    assert [row["name"] for row in in_turns([{"name": "a"}, {"name": "b"}])] == ["a", "b"]
 
 
 def test_names_become_unique() -> None:
