@@ -18,6 +18,7 @@ from typing import Any
 from graphflow.codecs import CODECS
 from graphflow.errors import GraphflowError, UsageError
 from graphflow.ports import type_by_name
+from graphflow.provenance import embed, text_of
 from graphflow.record import RunRecord, ValueRecord
 from graphflow.run import Run, Runner
 
@@ -76,9 +77,10 @@ def write(run: Run, folder: Path, metadata: bool = True) -> list[Path]:
     for name, entry in run.record.outputs.items():
         entry.file = _file_name(name, entry)
     written = []
+    carried = text_of(run.record) if metadata and _has_picture(run.record) else None
     try:
         for name, entry in run.record.outputs.items():
-            written += _write_output(run, name, entry, folder, metadata)
+            written += _write_output(run, name, entry, folder, metadata, carried)
     except OSError as error:
         raise GraphflowError(f"{folder}: an output can't be written: {error.strerror or error}") from error
     return written
@@ -110,11 +112,18 @@ def _file_name(name: str, entry: ValueRecord) -> str:
     return f"{name}-*{suffix}" if found[1] and found[0].codec != "json" else f"{name}{suffix}"
 
 
-def _write_output(run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool) -> list[Path]:
+def _has_picture(record: RunRecord) -> bool:
+    return any(entry.type.removesuffix("?") in ("Image", "Mask") for entry in record.outputs.values())
+
+
+def _write_output(
+    run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool, carried: str | None
+) -> list[Path]:
+    """Write an output; `carried` is what a picture carries that is no element of a list."""
     assert entry.file is not None
     if "*" not in entry.file:
         value = _with_gaps(run, name, entry) if entry.failed else run[name]
-        _write_value(value, entry, folder / entry.file, run.record if metadata else None)
+        _write_value(value, entry, folder / entry.file, carried)
         return [folder / entry.file]
     written = []
     for position, value in run.elements(name):
@@ -130,7 +139,7 @@ def _with_gaps(run: Run, name: str, entry: ValueRecord) -> list[Any]:
     return [found.get(position) for position in range(len(found) + len(entry.failed))]
 
 
-def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord | None) -> None:
+def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord | str | None) -> None:
     found = type_by_name(entry.type)
     assert found is not None
     codec_name = found[0].codec
@@ -138,8 +147,6 @@ def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord |
         text = value if path.suffix == ".txt" else json.dumps(value, indent=1, ensure_ascii=False)
         replace_file(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
     elif codec_name == "image" and record is not None:
-        from graphflow.provenance import embed
-
         embed(value, record, path)
     else:
         replace_file(path, partial(CODECS[codec_name].write, value))

@@ -11,6 +11,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,10 +30,15 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 
 
-def embed(image: PIL.Image.Image, record: RunRecord | None, path: Path) -> None:
+def embed(image: PIL.Image.Image, record: RunRecord | str | None, path: Path) -> None:
     """Write `image` to `path` as a PNG that carries `record`; with None (``--no-metadata``) it carries nothing.
 
     The file appears complete or not at all. Absolute paths of this machine are cut down to their last part.
+
+    Args:
+        image: the picture.
+        record: the record, or its `text_of` when several pictures carry the same.
+        path: the file.
 
     Raises:
         InvalidError: GF142, the record is larger than `LIMIT`.
@@ -42,7 +48,7 @@ def embed(image: PIL.Image.Image, record: RunRecord | None, path: Path) -> None:
 
     info = PngInfo()
     if record is not None:
-        text = without_paths(record).model_dump_json()
+        text = record if isinstance(record, str) else text_of(record)
         if len(text.encode()) > LIMIT:
             raise _invalid(path, "GF142", f"the record exceeds {LIMIT} bytes", "save with --no-metadata")
         for start in range(0, len(text), _PART):
@@ -53,6 +59,11 @@ def embed(image: PIL.Image.Image, record: RunRecord | None, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def text_of(record: RunRecord) -> str:
+    """The JSON that a picture carries: the record without this machine's paths."""
+    return without_paths(record).model_dump_json()
 
 
 def read(path: Path) -> RunRecord | None:
@@ -163,11 +174,11 @@ def _scrub(value: Any) -> Any:
 def _scrub_text(text: str) -> str:
     if "\n" not in text and len(PurePosixPath(text).parts) > 2 and re.match(r"/[^\s/]+/", text):
         return PurePosixPath(text).name  # the whole text is a path, spaces included
-    text = _absolute_path().sub(lambda m: PurePosixPath(m[0]).name, text)
+    text = _absolute_path(str(Path.home())).sub(lambda m: PurePosixPath(m[0]).name, text)
     return re.sub(r"(?<!\w)[A-Za-z]:\\[^\s'\"]+", lambda m: PureWindowsPath(m[0]).name, text)
 
 
-def _absolute_path() -> re.Pattern[str]:
-    """Matches paths with two or more parts that begin at the root; not URLs, not ``and/or``."""
-    home = re.escape(str(Path.home()))  # may hold spaces
-    return re.compile(rf"(?<![\w:/.~])(?:{home}|/[^\s/'\"]+)(?:/[^\s/'\",;:)\]}}]+)+")
+@lru_cache(1)
+def _absolute_path(home: str) -> re.Pattern[str]:
+    """Matches paths with two or more parts that begin at the root; not URLs, not ``and/or``. `home` may hold spaces."""
+    return re.compile(rf"(?<![\w:/.~])(?:{re.escape(home)}|/[^\s/'\"]+)(?:/[^\s/'\",;:)\]}}]+)+")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphflow.errors import UsageError
-from graphflow.yamlfile import read_text, scalar
 
 if TYPE_CHECKING:
     from graphflow.placing import CodePolicy
@@ -108,6 +107,7 @@ def pairs(texts: list[str], option: str) -> dict[str, str]:
 def yaml_value(text: str, name: str) -> Any:
     """A value as a graph file would have it: ``3``, ``true``, ``[1, 2]``, ``"3"``; everything else is text."""
     from graphflow.spec import plain
+    from graphflow.yamlfile import read_text, scalar
 
     return plain(read_text(text, name)) if text.startswith(("[", "{", '"', "'")) else scalar(text)
 

@@ -7,14 +7,16 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from graphflow.cli.app import Json, StoreFolder, app
 from graphflow.errors import UsageError
-from graphflow.store import Collected, Result, Store, default_budget, default_folder
 from graphflow.units import duration, parse_duration, parse_size, plural, size
+
+if TYPE_CHECKING:
+    from graphflow.store import Collected, Result, Store
 
 T = TypeVar("T")
 cache_app = typer.Typer(no_args_is_help=True, help="The store of results.", rich_markup_mode=None)
@@ -24,6 +26,8 @@ DRAWINGS = "report.view"  # what reports remember; listed only when it is asked 
 
 
 def _open(folder: Path | None) -> Store:
+    from graphflow.store import Store, default_folder
+
     store = Store(folder or default_folder())
     _warn(store)
     return store
@@ -63,6 +67,7 @@ def cache_ls(
 def cache_du(store: StoreFolder = None) -> None:
     """Say how much the store holds, by kind of value, and how much it may."""
     from graphflow.cli.tables import rows_table
+    from graphflow.store import default_budget
 
     opened = _open(store)
     print(opened.folder)
@@ -83,6 +88,8 @@ def cache_gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:
     """Remove what nobody needs, and the results that are cheapest to compute again until the budget is kept."""
+    from graphflow.store import default_budget
+
     opened = _open(store)
     limit = default_budget(opened.folder) if budget is None else _parsed("--budget", parse_size, budget)
     age = None if older_than is None else _parsed("--older-than", parse_duration, older_than)

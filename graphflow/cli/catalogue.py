@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,6 @@ import typer
 
 from graphflow.cli.app import StoreFolder, app
 from graphflow.errors import Mark, UsageError
-from graphflow.store import Store, default_folder
 from graphflow.units import size
 
 models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.", rich_markup_mode=None)
@@ -85,10 +82,14 @@ def models_verify(preset: Annotated[str, typer.Argument(help="a preset's name or
 @app.command()
 def doctor(store: StoreFolder = None) -> None:
     """Check this machine: versions, devices, store, models."""
+    import platform
+    import shutil
+
     from graphflow import devices, registry
     from graphflow.cli.tables import checks
     from graphflow.models.files import missing
     from graphflow.models.preset import load_preset, shipped_presets
+    from graphflow.store import Store, default_folder
     from graphflow.version import __version__
 
     opened = Store(store or default_folder())

@@ -11,10 +11,10 @@ import typer
 from graphflow.cli.app import Json, StoreFolder, app
 from graphflow.errors import DamagedBlobError, UsageError
 from graphflow.groups import grouped
-from graphflow.record import RunRecord, ValueRecord
 from graphflow.units import printable
 
 if TYPE_CHECKING:
+    from graphflow.record import RunRecord, ValueRecord
     from graphflow.store import Store, Stored
 
 Made = Annotated[Path, typer.Argument(help="a PNG, run.json or out folder that graphflow wrote")]
