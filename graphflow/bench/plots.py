@@ -30,7 +30,7 @@ def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    style = _style(table)
+    style = _style(results, table)
     drawings: dict[str, Callable[[], Any]] = {
         "preservation": lambda: _preservation(results, table, style),
         "types": lambda: _types(results, table, style),
@@ -55,15 +55,20 @@ def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
     return out
 
 
-def _style(table: Table) -> Style:
+def _style(results: Results, table: Table) -> Style:
+    """A colour a curve, and a marker a method."""
     out: Style = {}
-    number = 0
+    curves: dict[str, str] = {}
+    markers = dict.fromkeys(("method", "baseline"), 0)
     for row in table.rows:
+        if row.kind == "published":
+            continue
+        colour = BASELINE
         if row.kind == "method":
-            out[row.name] = COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
-            number += 1
-        elif row.kind == "baseline":
-            out[row.name] = BASELINE, MARKERS[len([n for n in out if out[n][0] == BASELINE]) % len(MARKERS)]
+            curve = results.spec.methods[row.name].curve or row.name
+            colour = curves.setdefault(curve, COLOURS[len(curves) % len(COLOURS)])
+        out[row.name] = colour, MARKERS[markers[row.kind] % len(MARKERS)]
+        markers[row.kind] += 1
     return out
 
 
@@ -105,10 +110,22 @@ def _preservation(results: Results, table: Table, style: Style) -> Any:
             markerfacecolor="white" if row.kind == "baseline" else colour, linestyle="none", elinewidth=1.2,
             capsize=2.5, label=label, zorder=3,
         )  # fmt: skip
+    _join(axes, results, shown, (x, y), style)
     axes.set_xlabel(f"edit strength: {table.heads[x].text}")
     axes.set_ylabel(f"preservation: {table.heads[y].text}")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
     return figure
+
+
+def _join(axes: Any, results: Results, rows: Sequence[Row], at: tuple[int, int], style: Style) -> None:
+    """Lines between methods of one curve, in the order of the file."""
+    curves: dict[str, list[Row]] = {}
+    for row in rows:
+        if curve := results.spec.methods[row.name].curve:
+            curves.setdefault(curve, []).append(row)
+    for found in curves.values():
+        points = [[cell.mean for row in found if (cell := row.cells[n].found)] for n in at]
+        axes.plot(*points, color=style[found[0].name][0], linewidth=1.4, zorder=2)
 
 
 def _range(found: Sequence[Estimate]) -> tuple[float | None, float | None]:

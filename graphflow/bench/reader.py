@@ -117,13 +117,16 @@ class _Reader:
             self.unknown(value, ("column", "title", "doc"), f"method '{name}', a column of the data set,")
             column = self.text(value, "column", mark)
             return Method(name, title, mark_of(value, "column", mark), column=column) if column else None
-        known = ("uses", "in", "with", "set", "models", "output", "title", "doc")
+        known = ("uses", "in", "with", "set", "models", "output", "curve", "title", "doc")
         if "uses" not in value:
-            self.problem(mark, "GF163", f"method '{name}' has neither 'uses:' nor 'column:'", f"it may have: {known}")
+            self.problem(
+                mark, "GF163", f"method '{name}' has neither 'uses:' nor 'column:'", f"it has: {', '.join(known)}"
+            )
             return None
         use = self.use(value, mark, f"method '{name}'", known)
         output = self.text(value, "output", mark) or "image"
-        return Method(name, title, mark, use, output=output) if use is not None else None
+        curve = self.text(value, "curve", mark)
+        return Method(name, title, mark, use, output=output, curve=curve) if use is not None else None
 
     def metric(self, name: str, value: Any, mark: Mark) -> Metric | None:
         known = ("uses", "each", "in", "with", "set", "models", "doc")

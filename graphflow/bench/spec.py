@@ -43,6 +43,7 @@ class Method:
     Attributes:
         column: for a baseline such as the source itself; `use` is None then.
         output: the graph's output that is the picture.
+        curve: methods of one curve are one method at several strengths; plots join them by a line.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method:
     use: Use | None = None
     column: str | None = None
     output: str = IMAGE
+    curve: str | None = None
 
     @property
     def is_baseline(self) -> bool:

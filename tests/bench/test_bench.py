@@ -253,6 +253,13 @@ def test_options_choose_methods_pictures_and_parameters(run: Run) -> None:
         run(settings={"much.bye": 1})
 
 
+def test_a_limit_takes_of_each_edit_type_alike() -> None:
+    spec = open_bench("pocket", limit=28, device="cpu").spec
+    assert spec.data.parameters == {"balanced": True, "limit": 28}
+    settings = {"data.balanced": False}
+    assert open_bench("pocket", limit=28, settings=settings, device="cpu").spec.data.parameters["balanced"] is False
+
+
 def test_every_shipped_editing_method_has_a_row_in_the_pocket_benchmark() -> None:
     pocket = open_bench("pocket", device="cpu").spec
     rows = {m.use.uses for m in pocket.methods.values() if m.use is not None}
