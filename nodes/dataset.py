@@ -189,6 +189,24 @@ class TEdBench(_OnDisk, kind="dataset.tedbench"):
         return read(x.folder)
 
 
+class InstructPix2Pix(_OnDisk, kind="dataset.instruct_pix2pix"):
+    """InstructPix2Pix's generated pairs (Brooks et al. 2023) as its authors publish them: captions and ground truth.
+
+    An instruction has up to four pairs; exemplar_set.combine makes exemplars of them.
+    """
+
+    class Out(_OnDisk.Out):
+        instruction: list[Text]
+        source_caption: list[Text]
+        target_caption: list[Text]
+        target: list[Image]
+
+    def rows(self, x: Any, log: Callable[[str], None]) -> list[Row]:
+        from graphflow.nodes.lib.datasets.instruct_pix2pix import read
+
+        return read(x.folder)
+
+
 class ReEdit(_OnDisk, _Typed, kind="dataset.reedit"):
     """ReEdit's exemplar-based edits (Srivastava et al. 2025): a pair shows an edit to be done to the source.
 

@@ -36,7 +36,7 @@ class _Pairs(Ports):
     source: list[Image]
     target: list[Image]
     instruction: list[Text]
-    edit_type: list[Text]
+    edit_type: list[Text] = []  # noqa: RUF012  ports are values of an instance
 
 
 class _Exemplars(_Pairs):
@@ -45,13 +45,13 @@ class _Exemplars(_Pairs):
 
 
 def _columns(x: Any, ports: type[Ports]) -> dict[str, Sequence[Any]]:
-    """The lists of a set, by name.
+    """The lists of a set, by name; that of the types is empty where the set does not say them.
 
     Raises:
         ValueError: they differ in length.
     """
     columns = {name: getattr(x, name) for name in ports_of(ports)}
-    lengths = {name: len(values) for name, values in columns.items()}
+    lengths = {name: len(values) for name, values in columns.items() if name != "edit_type" or len(values)}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the lists differ in length: {', '.join(f'{n} {name}' for name, n in lengths.items())}")
     return columns
@@ -75,7 +75,7 @@ def _filtered(
     log("%d of %d edits kept; too low: %s", len(places), count, turned_away)
     if not places:
         raise ValueError(f"none of {count} edits is good enough; too low: {turned_away}")
-    return {name: _Chosen(values, places) for name, values in columns.items()}
+    return {name: _Chosen(values, places) if len(values) else [] for name, values in columns.items()}
 
 
 class FilterPairs(Node, kind="exemplar_set.filter_pairs"):
@@ -118,6 +118,7 @@ class Combine(Node, kind="exemplar_set.combine"):
     cache: ClassVar[Literal["auto", "always", "never"]] = "never"
 
     per_edit: int = Field(2, ge=1, description="at most so many exemplars of one edit")
+    default_type: str = Field("object_replacement", description="type of every edit, for sets that don't say it")
 
     class In(_Pairs):
         pass
@@ -129,7 +130,8 @@ class Combine(Node, kind="exemplar_set.combine"):
         from graphflow.nodes.lib.exemplar_sets import combinations, same_edits
 
         columns = _columns(x, _Pairs)
-        groups = same_edits(x.instruction, x.edit_type)
+        columns["edit_type"] = types = x.edit_type or [self.default_type] * len(x.name)
+        groups = same_edits(x.instruction, types)
         if not groups:
             raise ValueError(f"no two of the {len(x.name)} pairs have the same instruction and type of edit")
         found = combinations(groups, self.per_edit)
@@ -164,6 +166,8 @@ class Write(Node, kind="exemplar_set.write"):
     ins.txt the edit in words. Types of other sets are named as ReEdit's nearest; a removal counts as a replacement.
     """
 
+    default_type: str = Field("object_replacement", description="type of every edit, for sets that don't say it")
+
     class In(_Exemplars):
         pass
 
@@ -174,6 +178,7 @@ class Write(Node, kind="exemplar_set.write"):
         from graphflow.nodes.lib.exemplar_sets import folder_name, write_edit
 
         columns, out = _columns(x, _Exemplars), ctx.folder()
+        columns["edit_type"] = x.edit_type or [self.default_type] * len(x.name)
         seen: Counter[str] = Counter()
         for number in ctx.steps(range(len(x.name)), total=len(x.name), label="edits"):
             row = {name: values[number] for name, values in columns.items()}

@@ -176,6 +176,17 @@ def tedbench(folder: Path) -> Path:
     return folder
 
 
+def instruct_pix2pix(folder: Path) -> Path:
+    """Two instructions, the first with two pairs."""
+    for number, (name, seeds) in enumerate((("0000000", ["11", "12"]), ("0000001", ["7"]))):
+        for place, seed in enumerate(seeds):
+            for side in (0, 1):
+                save(colour(2 * place + side + number), folder / name / f"{seed}_{side}.jpg")
+        write(folder / name / "prompt.json", {"input": "a field", "edit": f"edit {number}", "output": "a red field"})
+    write(folder / "seeds.json", [["0000000", ["11", "12"]], ["0000001", ["7"]]])
+    return folder
+
+
 def reedit(folder: Path) -> Path:
     """Two exemplar edits, the first with ground truth."""
     for number, name in enumerate(("add_glasses2-21", "sor_cat")):

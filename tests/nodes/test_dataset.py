@@ -29,6 +29,7 @@ MAKERS: dict[str, tuple[Callable[[Path], Path], dict[str, Any], int]] = {
     "dataset.emu_edit": (tiny.emu_edit, {}, 2),
     "dataset.pie_bench": (tiny.pie_bench, {}, 2),
     "dataset.tedbench": (tiny.tedbench, {}, 4),
+    "dataset.instruct_pix2pix": (tiny.instruct_pix2pix, {}, 3),
     "dataset.reedit": (tiny.reedit, {"only_with_target": True}, 1),
     "dataset.gedit_bench": (tiny.gedit_bench, {"language": "cn"}, 2),
     "dataset.imgedit": (tiny.imgedit, {}, 2),

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_datasets as tiny
 from PIL import Image
 
 import graphflow
 from graphflow.errors import NodeError
 from graphflow.node import Context
-from graphflow.nodes.dataset import ReEdit
+from graphflow.nodes.dataset import InstructPix2Pix, ReEdit
 from graphflow.nodes.exemplar_set import Combine, Filter, FilterPairs, Write
 from graphflow.nodes.lib.exemplar_sets import combinations, folder_name, prefix_of, same_edits
 
@@ -136,6 +137,23 @@ def test_exemplars_that_do_not_change_alike_are_turned_away():
     out = Filter().run(Filter.In(**columns, scores=rows), Context())
     assert list(out.name) == [made.name[1]]
     assert same(out.exemplar_after[0], made.exemplar_after[1])
+
+
+def test_a_set_that_says_no_types_gets_the_default(tmp_path):
+    data = InstructPix2Pix()
+    read = data.run(data.In(folder=tiny.instruct_pix2pix(tmp_path / "ip2p")), Context())
+    columns = {name: getattr(read, name) for name in ("name", "source", "target", "instruction")}
+    good = FilterPairs(min_image=None, min_direction=None).run(
+        FilterPairs.In(**columns, scores=[{"clip_text": 0.3}] * 3), Context()
+    )
+    assert list(good.edit_type) == []
+    chosen = {name: getattr(good, name) for name in columns}
+    made = Combine(default_type="style").run(Combine.In(**chosen), Context())
+    assert list(made.name) == ["0000000/11-12", "0000000/12-21"]
+    assert list(made.edit_type) == ["style", "style"]
+    exemplars = {name: getattr(made, name) for name in Write.inputs() if name != "edit_type"}
+    folder = Write().run(Write.In(**exemplars), Context(out=tmp_path)).exemplars
+    assert sorted(p.name for p in folder.iterdir()) == ["sor_0000000-11-12", "sor_0000000-12-21"]
 
 
 def test_types_of_other_sets_have_a_prefix():

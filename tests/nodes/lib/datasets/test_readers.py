@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import tiny_datasets as tiny
 
-from graphflow.nodes.lib.datasets import emu_edit, gedit_bench, imgedit, magicbrush, pie_bench, reedit, tedbench
+from graphflow.nodes.lib.datasets import (
+    emu_edit,
+    gedit_bench,
+    imgedit,
+    instruct_pix2pix,
+    magicbrush,
+    pie_bench,
+    reedit,
+    tedbench,
+)
 
 
 @pytest.fixture
@@ -218,3 +227,34 @@ def test_imgedit(tmp_path: Path) -> None:
         ValueError, match=r"has no 'singleturn', expected the folder of its pictures \(parameter 'pictures'"
     ):
         imgedit.read(folder, "basic_edit.json", "singleturn", typed=True)
+
+
+# --- InstructPix2Pix ------------------------------------------------------------------------------------------------
+
+
+def test_instruct_pix2pix_has_a_row_for_each_seed(tmp_path: Path) -> None:
+    rows = instruct_pix2pix.read(tiny.instruct_pix2pix(tmp_path))
+    assert column(rows, "name") == ["0000000/11", "0000000/12", "0000001/7"]
+    assert column(rows, "instruction") == ["edit 0", "edit 0", "edit 1"]
+    assert (rows[1]["source_caption"], rows[1]["target_caption"]) == ("a field", "a red field")
+    assert rows[1]["target"].where == "0000000/12_1.jpg"
+    red, _, blue = rows[1]["source"].load().getpixel((4, 4))
+    assert blue > 200 > 60 > red
+
+
+def test_broken_pairs_are_told_so(tmp_path: Path) -> None:
+    tiny.instruct_pix2pix(tmp_path)
+    change(tmp_path / "0000001" / "prompt.json", lambda d: d.pop("edit"))
+    with pytest.raises(ValueError, match=r"0000001/prompt.json: has no 'edit'; it has: input, output"):
+        instruct_pix2pix.read(tmp_path)
+    (tmp_path / "0000000" / "12_1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"seeds.json: entry 0: there is no file '0000000/12_1.jpg'"):
+        instruct_pix2pix.read(tmp_path)
+    tiny.write(tmp_path / "seeds.json", [["0000000", "11"]])
+    with pytest.raises(ValueError, match="expected a folder and a list of seeds"):
+        instruct_pix2pix.read(tmp_path)
+    tiny.write(tmp_path / "seeds.json", [["../elsewhere", [1]]])
+    with pytest.raises(ValueError, match="seeds.json: entry 0"):
+        instruct_pix2pix.read(tmp_path)
+    with pytest.raises(ValueError, match="has no 'seeds.json'"):
+        instruct_pix2pix.read(tmp_path / "0000000")
