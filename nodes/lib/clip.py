@@ -79,6 +79,25 @@ class CLIP:
         return layer(hidden_BW.to(layer.weight.device, layer.weight.dtype)).float()
 
 
+class ImageEncoder:
+    """The image tower of a CLIP by itself, as IP-Adapter reads it.
+
+    Attributes:
+        model: a `CLIPVisionModelWithProjection`, in evaluation mode and frozen.
+        name: which weights these are.
+    """
+
+    def __init__(self, model: Any, image_processor: Any, name: str = "") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name, self._pixels = name, image_processor
+
+    def image(self, images: list[Image.Image]) -> Tensor:
+        """Projected picture embeddings, not normalised, (B, D), float32."""
+        pixels_BCHW = self._pixels(images=images, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            return self.model(pixels_BCHW.to(self.model.device, self.model.dtype)).image_embeds.float()
+
+
 class OpenCLIP:
     """A CLIP of open_clip with its preprocessing; see `CLIP` for methods and attributes."""
 

@@ -59,10 +59,8 @@ class IPAdapter(nn.Module):
         foreign = [name for name in tensors if not _LAYER.fullmatch(name) and name not in _PROJECTION]
         lacking = [name for name in _PROJECTION if name not in tensors]
         if foreign or lacking or layers.keys() != expected or not layers:
-            found = (
-                f"it has '{foreign[0]}'" if foreign else f"it lacks '{lacking[0]}'" if lacking else "layers are missing"
-            )
-            raise ValueError(f"this is no IP-Adapter of the base kind, with four tokens from one embedding: {found}")
+            found = f"it has {foreign[0]}" if foreign else f"it lacks {lacking[0] if lacking else 'layers'}"
+            raise ValueError(f"no IP-Adapter of the base kind, which makes tokens of one embedding: {found}")
         weight, width = tensors[_PROJECTION[0]], len(tensors[_PROJECTION[2]])
         adapter = cls(weight.shape[1], width, [len(layers[n, "k"]) for n in numbers], len(weight) // width)
         named = {"proj.weight": weight, "proj.bias": tensors[_PROJECTION[1]]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphflow.errors import GraphflowError
+from graphflow.errors import GraphflowError, MissingError
 from graphflow.models.refs import ModelRef, loader
 from graphflow.nodes.loaders.files import (
     TRANSFORMERS_WEIGHTS,
@@ -89,3 +89,27 @@ def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dty
     part = part_folder(ref, folder)
     model = from_transformers(CLIPTextModel, part, dtype).to(device)
     return TextEncoder(tokenizer_of(CLIPTokenizer, subfolder(ref, folder, "tokenizer", part)), model)
+
+
+@loader(
+    "ip_adapter",
+    role="ip_adapter",
+    files=("{part}*{file}",),
+    options={"file": "name of the safetensors file in the part; left out: its only one"},
+)
+def load_ip_adapter(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """An IP-Adapter of the base kind in its published format, as `nodes.lib.ip_adapter.IPAdapter`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from graphflow.nodes.lib.ip_adapter import IPAdapter
+
+    part = part_folder(ref, folder)
+    found = sorted(part.glob(str(ref.options.get("file", "*.safetensors"))))
+    if len(found) != 1:
+        others = ", ".join(path.name for path in found) or "none"
+        raise MissingError(f"{part}: expected one file of safetensors with an IP-Adapter, found {others}")
+    try:
+        return IPAdapter.from_tensors(load_file(found[0])).to(device, dtype)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise GraphflowError(f"{found[0]}: {error}") from error

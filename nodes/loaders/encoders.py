@@ -54,6 +54,30 @@ def load_hps(ref: ModelRef, folder: Path | None, device: torch.device, dtype: to
     return CLIP(model, CLIPImageProcessorPil(), tokenizer_of(CLIPTokenizer, part), weights_name(ref))
 
 
+@loader("transformers.clip_vision", role="image_encoder", files=("{part}*config.json", TRANSFORMERS_WEIGHTS))
+def load_clip_vision(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """The image tower of a CLIP, alone or inside a whole one, as `nodes.lib.clip.ImageEncoder`.
+
+    The encoder beside IP-Adapter's weights comes without a preprocessor_config.json: it gets CLIP's own preprocessing.
+    """
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPVisionModelWithProjection
+
+    from graphflow.nodes.lib.clip import ImageEncoder
+
+    part = part_folder(ref, folder)
+    how, config = {}, read_json(part / "config.json")
+    if config.get("model_type") == "clip":  # only the whole knows how wide the projection is
+        whole = CLIPConfig.from_dict(config)
+        whole.vision_config.projection_dim = whole.projection_dim
+        how["config"] = whole.vision_config
+    model = from_transformers(CLIPVisionModelWithProjection, part, dtype, **how).to(device)
+    side = model.config.image_size
+    if any((part / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        return ImageEncoder(model, preprocessing_of(CLIPImageProcessorPil, part), weights_name(ref))
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    return ImageEncoder(model, CLIPImageProcessorPil(**sizes), weights_name(ref))
+
+
 @loader("open_clip", role="clip", files=OPEN_CLIP_FILES)
 def load_open_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A CLIP in open_clip's layout (open_clip_config.json), with CLIP's own tokenizer, as `nodes.lib.clip.OpenCLIP`."""

@@ -1,5 +1,8 @@
 """The example pictures of the demo graphs, with what asks for an edit that suits each; training saw none of them.
 
+Two more, exemplar_before.png and exemplar_after.png, show such an edit: what became of the one picture is to become of
+the cat's.
+
 python -m graphflow.nodes.pocket.examples graphs/pictures
 """
 
@@ -32,6 +35,8 @@ EXAMPLES = {
     "house": _one(Item("house", 0.5, 0.9, 0.6), "desert", 4, "make it night"),
 }
 
+EXEMPLAR = tuple(Scene((Item(kind, 0.5, 0.9, 0.6),), "meadow", 100_021, "picture") for kind in ("cat", "dog"))
+
 
 def main() -> None:
     """Draw every example to `<name>.png`."""
@@ -41,6 +46,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, example in EXAMPLES.items():
         render(example.scene, POCKET_64.size).save(out / f"{name}.png", optimize=True)
+    for name, scene in zip(("before", "after"), EXEMPLAR, strict=True):
+        render(scene, POCKET_64.size).save(out / f"exemplar_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
