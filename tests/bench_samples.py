@@ -170,3 +170,20 @@ class Shift(Node, kind="sample_bench.shift"):
         RUNS["shift"] += 1
         means = [np.mean([row["level"] for row in rows]) for rows in (x.features, x.reference)]
         return self.Out(scores={"shift": float(abs(means[0] - means[1]))})
+
+
+class Told(Node, kind="sample_bench.told"):
+    """A method with a prompt that is called like a column of pictures, and a picture that is optional."""
+
+    class In(Ports):
+        image: Image
+        source: Text | None = None
+        target: Image | None = None
+
+    class Out(Ports):
+        image: Image
+
+    def run(self, x: In, ctx: Context) -> Out:
+        assert x.source is None
+        assert x.target is None
+        return self.Out(image=x.image)

@@ -11,12 +11,12 @@ from graphflow import registry
 from graphflow.bench.spec import IMAGE, BenchSpec, Use
 from graphflow.errors import Diagnostic, InvalidError, Mark, did_you_mean, shown
 from graphflow.node import Node
-from graphflow.ports import PortType
+from graphflow.ports import CONVERSIONS, Port, PortType
 from graphflow.spec import GraphSpec, InputSpec, NodeSpec, Ref, load_subgraph, shipped_graphs, subgraph_place
 
 # What feeds a port that the file does not name. Ground truth and masks are never given to a method unasked.
-OF_METHODS = {"image": "source"}
-WITHHELD = frozenset({"target", "mask", "target_local_caption"})
+OF_METHODS = {"image": "source", "before": "exemplar_before", "after": "exemplar_after"}
+WITHHELD = frozenset({"target", "mask", "target_caption", "target_local_caption", "description"})
 OF_METRICS = {
     "text": "target_caption", "source_text": "source_caption", "before": "exemplar_before", "after": "exemplar_after",
 }  # fmt: skip
@@ -28,12 +28,14 @@ class Unit:
 
     Attributes:
         ports: what edges may feed → whether something must; models are not among them.
+        types: the types of the ports that take a single value.
         parameters: what constants may set → whether something must.
         outputs: output → its type; None where only the check finds out.
         graph: None for a kind.
     """
 
     ports: Mapping[str, bool]
+    types: Mapping[str, PortType]
     parameters: Mapping[str, bool]
     outputs: Mapping[str, PortType | None]
     graph: GraphSpec | None = None
@@ -48,10 +50,12 @@ def unit_of(bench: BenchSpec, use: Use, what: str) -> Unit:
     """
     kind = registry.find(use.uses)
     if kind is not None:
-        ports = {p.name: not p.optional for p in kind.inputs().values() if p.role is None}
+        found = [p for p in kind.inputs().values() if p.role is None]
+        ports = {p.name: not p.optional for p in found}
+        single = {p.name: p.type for p in found if isinstance(p.type, PortType) and not p.is_list}
         parameters = {n: i.is_required() for n, i in kind.model_fields.items()}
         types = {p.name: p.type if isinstance(p.type, PortType) else None for p in kind.outputs().values()}
-        return Unit(ports, parameters, types, kind=kind)
+        return Unit(ports, single, parameters, types, kind=kind)
     around = graph(bench, "", {}, {}, {})
     if subgraph_place(around, use.uses) is None:
         hint = did_you_mean(use.uses, [*registry.all_kinds(), *shipped_graphs()])
@@ -59,7 +63,9 @@ def unit_of(bench: BenchSpec, use: Use, what: str) -> Unit:
         raise InvalidError([Diagnostic(use.mark, "GF101", message, hint or "`graphflow nodes` lists all kinds")])
     spec = load_subgraph(around, use.uses, use.mark)
     plain = {n: not i.has_default for n, i in spec.inputs.items() if i.type.codec == "json"}
-    return Unit({n: not i.has_default for n, i in spec.inputs.items()}, plain, dict.fromkeys(spec.outputs), spec)
+    ports = {n: not i.has_default for n, i in spec.inputs.items()}
+    single = {n: i.type for n, i in spec.inputs.items() if not i.is_list}
+    return Unit(ports, single, plain, dict.fromkeys(spec.outputs), spec)
 
 
 def graph(
@@ -108,7 +114,7 @@ class Feeder:
         problems: takes what is wrong.
     """
 
-    def __init__(self, known: Mapping[str, Any], empty: frozenset[str], problems: list[Diagnostic]) -> None:
+    def __init__(self, known: Mapping[str, Port], empty: frozenset[str], problems: list[Diagnostic]) -> None:
         self.known, self.empty, self.problems = known, empty, problems
 
     def method(self, use: Use, unit: Unit, what: str) -> Feeding:
@@ -127,7 +133,8 @@ class Feeder:
             if column is not None and self.exists(column, use.input_marks[port], what, known):
                 out.columns[port] = column
         for port, column in guess.items():
-            if port not in use.inputs and port not in use.parameters and column in known:
+            taken = port in use.inputs or port in use.parameters
+            if not taken and column in known and self.fits(port, column, unit):
                 out.columns[port] = column
         must = {*_required(unit.ports), *_required(unit.parameters)} - use.parameters.keys()
         for port in sorted(must - out.columns.keys() - use.inputs.keys()):
@@ -139,6 +146,19 @@ class Feeder:
                 if port in must or port in use.inputs:
                     out.lacking.append(column)
         return out
+
+    def fits(self, port: str, column: str, unit: Unit) -> bool:
+        """Whether a column has the type of the port that would take it for its name: a prompt called `source` is none.
+
+        Parameters take any column here; the graph's check looks at them.
+        """
+        wanted, found = unit.types.get(port), self.known.get(column)
+        if found is None:
+            return wanted is None or wanted.name == "Image"
+        assert isinstance(found.type, PortType)
+        if wanted is None:
+            return port not in unit.ports
+        return found.type == wanted or (found.type.name, wanted.name) in CONVERSIONS
 
     def exists(self, column: str, mark: Mark, what: str, known: Mapping[str, Any]) -> bool:
         """Whether the data set has a column; if not, a problem."""

@@ -173,6 +173,11 @@ def test_a_column_that_the_data_set_lacks_leaves_out_what_needs_it(run: Run) -> 
     assert little.cells[0].reason == "the data set has no 'target_caption'"
 
 
+def test_a_method_gets_no_column_of_another_type_and_no_ground_truth_unasked(run: Run) -> None:
+    results = run(BENCH.replace("{uses: sample_bench.brighten, with: {by: 10}}", "{uses: sample_bench.told}"))
+    assert results.values("little", "kept.mean") == [0] * 6
+
+
 def test_nothing_to_compare_says_why(run: Run) -> None:
     text = BENCH.partition("methods:")[0] + (
         "methods: {swap: {uses: prompt_swap, in: {instruction: target_caption}}}\n"
@@ -260,17 +265,15 @@ def test_a_limit_takes_of_each_edit_type_alike() -> None:
     assert open_bench("pocket", limit=28, settings=settings, device="cpu").spec.data.parameters["balanced"] is False
 
 
-def test_every_shipped_editing_method_has_a_row_in_the_pocket_benchmark() -> None:
-    pocket = open_bench("pocket", device="cpu").spec
-    rows = {m.use.uses for m in pocket.methods.values() if m.use is not None}
-    editing = {name for name, path in shipped_graphs().items() if _edits(path)}
-    assert editing >= {"prompt_swap", "pix2pix_on_the_fly"}
-    assert editing <= rows, "add 'NAME: {uses: NAME, title: …}' to graphs/bench/pocket.yaml"
-
-
-def _edits(path: Path) -> bool:
-    spec = load_spec(path)
-    return {"image", "instruction"} <= spec.inputs.keys() and "image" in spec.outputs
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("pocket", {"image", "instruction"}), ("pocket_exemplars", {"image", "before", "after"})]
+)
+def test_every_shipped_editing_method_has_a_row_in_a_pocket_benchmark(name: str, inputs: set[str]) -> None:
+    rows = {m.use.uses for m in open_bench(name, device="cpu").spec.methods.values() if m.use is not None}
+    specs = {graph: load_spec(path) for graph, path in shipped_graphs().items()}
+    editing = {graph for graph, spec in specs.items() if inputs <= spec.inputs.keys() and "image" in spec.outputs}
+    assert "prompt_swap" in rows
+    assert editing <= rows, f"add 'NAME: {{uses: NAME, title: …}}' to graphs/bench/{name}.yaml"
 
 
 @pytest.mark.parametrize("name", shipped_benches())
