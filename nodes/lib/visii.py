@@ -90,8 +90,10 @@ def noise_error(
     alpha = denoiser.alphas_cumprod[timestep]
     z_1Chw = alpha**0.5 * pair.after + (1 - alpha) ** 0.5 * noise_1Chw
     images_3Chw, embeds_3LD = picture_rows(pair.before), text_rows(1, cond_1LD, negative_1LD)
-    outputs_3Chw = denoiser.predict_edit(torch.cat([z_1Chw] * 3), images_3Chw, timestep, embeds_3LD)
-    output_1Chw = dual_guidance(outputs_3Chw, guidance_scale, image_guidance_scale)
+    with torch.no_grad():  # neither of these two rows depends on the instruction
+        without_2Chw = denoiser.predict_edit(torch.cat([z_1Chw] * 2), images_3Chw[1:], timestep, embeds_3LD[1:])
+    with_1Chw = denoiser.predict_edit(z_1Chw, pair.before, timestep, cond_1LD)
+    output_1Chw = dual_guidance(torch.cat([with_1Chw, without_2Chw]), guidance_scale, image_guidance_scale)
     return mse_loss(denoiser.to_epsilon(output_1Chw, z_1Chw, timestep), noise_1Chw)
 
 
