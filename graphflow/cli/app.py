@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphflow.errors import UsageError
+from graphflow.garbage import paused
 
 if TYPE_CHECKING:
     from graphflow.placing import CodePolicy
@@ -65,10 +66,11 @@ def session_of(
     over: Sequence[str] = (),
 ) -> Session:
     """Open a graph with the options that the commands share."""
-    from graphflow.session import open_session  # most commands about what is there do without
+    with paused():
+        from graphflow.session import open_session  # most commands about what is there do without
 
-    values = {name: yaml_value(text, f"--set {name}") for name, text in pairs(settings, "--set").items()}
-    return open_session(graph, models, values, store, device, dtype, nodes, [o.partition("=")[0] for o in over])
+        values = {name: yaml_value(text, f"--set {name}") for name, text in pairs(settings, "--set").items()}
+        return open_session(graph, models, values, store, device, dtype, nodes, [o.partition("=")[0] for o in over])
 
 
 def inputs_of(given: list[str], over: list[str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from graphflow.cli.app import (
     session_of,
 )  # fmt: skip
 from graphflow.errors import GraphflowError, UsageError
+from graphflow.garbage import paused
 
 if TYPE_CHECKING:
     from graphflow.run import Run, Runner
@@ -109,8 +110,9 @@ def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple
             if runner.begun:
                 outputs.write_index(runner, folder)
             raise
-    written = outputs.write(done, folder, metadata)
-    outputs.write_index(runner, folder)
+    with paused():
+        written = outputs.write(done, folder, metadata)
+        outputs.write_index(runner, folder)
     return done, written
 
 
