@@ -11,7 +11,7 @@ from graphflow.bench.compiled import Compiled
 from graphflow.bench.page import write_page
 from graphflow.bench.results import Results
 from graphflow.bench.table import Table
-from graphflow.bench.text import FORMATS, scores_csv
+from graphflow.bench.text import FORMATS, differences_csv, scores_csv
 from graphflow.errors import GraphflowError
 from graphflow.outputs import replace_file
 from graphflow.run import Run
@@ -30,6 +30,7 @@ def write_bench(
     """
     texts = {f"table.{suffix}": write(table) for suffix, write in FORMATS.items()}
     texts["scores.csv"] = scores_csv(results)
+    texts["differences.csv"] = differences_csv(results, table)
     texts["bench.json"] = json.dumps(_facts(results, table, run), indent=1, ensure_ascii=False) + "\n"
     warnings: list[str] = []
     try:

@@ -46,6 +46,12 @@ def difference(a: Sequence[float | None], b: Sequence[float | None]) -> Estimate
     return estimate([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None])
 
 
+def scaled(found: Estimate, scale: float) -> Estimate:
+    """The same in another unit."""
+    low, high = (end * scale if end is not None else None for end in (found.low, found.high))
+    return Estimate(found.mean * scale, *((low, high) if scale >= 0 else (high, low)), found.n)
+
+
 def _means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The mean of each draw."""
     import numpy as np

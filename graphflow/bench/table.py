@@ -8,7 +8,7 @@ from typing import Literal
 
 from graphflow.bench.results import About, Results
 from graphflow.bench.spec import SECONDS, Column, Method
-from graphflow.bench.statistics import Estimate, difference, estimate
+from graphflow.bench.statistics import Estimate, difference, estimate, scaled
 
 MISSING = "not available"
 Kind = Literal["method", "baseline", "published"]
@@ -172,14 +172,9 @@ def _row(
         if value is None:
             cells.append(Cell(reason=_reason(results, method, head.key)))
         else:
-            cells.append(Cell(_scaled(value, head.scale), method.name in best[head.key]))
+            cells.append(Cell(scaled(value, head.scale), method.name in best[head.key]))
     made = None if method.is_baseline else sum(s is not None for s in results.seconds.get(method.name, []))
     return Row(method.name, method.title, "baseline" if method.is_baseline else "method", tuple(cells), made)
-
-
-def _scaled(found: Estimate, scale: float) -> Estimate:
-    low, high = (end * scale if end is not None else None for end in (found.low, found.high))
-    return Estimate(found.mean * scale, *((low, high) if scale >= 0 else (high, low)), found.n)
 
 
 def _reason(results: Results, method: Method, key: str) -> str:

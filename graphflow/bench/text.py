@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from graphflow.bench.results import Results
 from graphflow.bench.spec import SECONDS
+from graphflow.bench.statistics import difference, scaled
 from graphflow.bench.table import Cell, Head, Row, Table
 
 MEANING = "± is half of the 95 % bootstrap interval over pictures."
@@ -122,6 +124,21 @@ def scores_csv(results: Results) -> str:
         for at, name in enumerate(results.names):
             found = (_at(values.get(key, []), at) for key in (*keys, SECONDS))
             lines.append([name, *([types[at]] if types else []), method, *map(_number, found)])
+    return _csv(lines)
+
+
+def differences_csv(results: Results, table: Table) -> str:
+    """A line for each two methods and column: how much larger the first is, over the pictures that both have."""
+    lines = [["method", "minus", "column", "unit", "mean", "low", "high", "n"]]
+    names = [row.name for row in table.rows if row.kind != "published"]
+    for head in table.heads:
+        for first, second in itertools.combinations(names, 2):
+            values = results.values(first, head.key), results.values(second, head.key)
+            found = difference(*values) if all(values) else None
+            if found is not None:
+                e = scaled(found, head.scale)
+                numbers = [_number(end) for end in (e.mean, e.low, e.high)]
+                lines.append([first, second, head.key, head.unit, *numbers, str(e.n)])
     return _csv(lines)
 
 

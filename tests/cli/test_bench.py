@@ -46,7 +46,13 @@ def test_the_table_on_the_terminal(folder: Path, capsys: pytest.CaptureFixture[s
     assert graphflow(["bench", "b.yaml", "-q"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Brightening & more"
-    assert re.split(r"  +", lines[1].strip()) == ["method", "pictures", "distance, % ↓", "change, levels ↓", "time, s ↓"]
+    assert re.split(r"  +", lines[1].strip()) == [
+        "method",
+        "pictures",
+        "distance, % ↓",
+        "change, levels ↓",
+        "time, s ↓",
+    ]
     cells = [re.split(r"  +", line.strip()) for line in lines[2:6]]
     assert cells[0] == ["do nothing", "4000 ± 0", "0.0 ± 0.0", "–"]
     assert cells[1][:4] == ["a little", "5 / 6", "3000 ± 0", "*10.0 ± 0.0"]
@@ -61,8 +67,8 @@ def test_the_out_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 0
     names = {p.relative_to(folder / "out").as_posix() for p in (folder / "out").rglob("*") if p.is_file()}
     assert {n for n in names if "/" not in n} == {
-        "table.md", "table.csv", "table.tex", "scores.csv", "bench.json", "report.html", "preservation.png",
-        "preservation.svg", "types.png", "types.svg", "seconds.png", "seconds.svg",
+        "table.md", "table.csv", "table.tex", "scores.csv", "differences.csv", "bench.json", "report.html",
+        "preservation.png", "preservation.svg", "types.png", "types.svg", "seconds.png", "seconds.svg",
     }  # fmt: skip
     assert {n for n in names if n.startswith("pictures/little")} == {
         f"pictures/little/{n:05d}.png" for n in (0, 1, 2, 3, 5)
@@ -85,6 +91,15 @@ def test_scores_of_each_picture(folder: Path) -> None:
     assert float(found["seconds"]) > 0
     failed = next(r for r in rows if r["method"] == "little" and r["picture"] == "edit/4")
     assert (failed["near.mean"], failed["seconds"]) == ("", "")
+
+
+def test_differences_are_over_the_pictures_that_both_have(folder: Path) -> None:
+    assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 0
+    rows = list(csv.DictReader(io.StringIO((folder / "out/differences.csv").read_text(encoding="utf-8"))))
+    found = next(r for r in rows if (r["method"], r["minus"], r["column"]) == ("little", "much", "near.mean"))
+    assert (found["mean"], found["low"], found["high"], found["n"]) == ("2500", "2500", "2500", "5")
+    assert not any("theirs" in r.values() for r in rows)
+    assert {(r["method"], r["minus"]) for r in rows if r["column"] == "seconds"} == {("little", "much")}
 
 
 def test_other_forms_of_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
