@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from graphflow.bench.data import data_node
+from graphflow.bench.names import DATA, column_of, how_of, scores_of
 from graphflow.bench.spec import IMAGE, BenchSpec, Method, Metric, Use
-from graphflow.bench.units import Feeder, Feeding, Unit, graph, preset_path, unit_of
-from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError
+from graphflow.bench.units import Feeder, Feeding, Unit, graph, node_of, preset_path, unit_of
+from graphflow.errors import Diagnostic, InvalidError, Mark
 from graphflow.ports import PORT_TYPES, Port, PortType, type_by_name
 from graphflow.spec import GraphSpec, InputSpec, NodeSpec, Ref
 
-DATA = "data"
 SET_DEFAULTS = {"features": IMAGE, "how": IMAGE}
 
 
@@ -38,94 +39,6 @@ class Compiled:
     sets: frozenset[str]
     missing: Mapping[str, str]
     columns: Mapping[str, Port]
-
-
-def image_of(method: str) -> str:
-    """The graph output that holds a method's pictures."""
-    return f"{method}__{IMAGE}"
-
-
-def scores_of(method: str, metric: str) -> str:
-    """The graph output that holds what a metric says of a method."""
-    return f"{method}__{metric}"
-
-
-def how_of(method: str, metric: str) -> str:
-    """The graph output that holds how these scores were made."""
-    return f"{method}__{metric}__how"
-
-
-def column_of(column: str) -> str:
-    """The graph output that holds a column of the data set."""
-    return f"{DATA}__{column}"
-
-
-def with_limit(bench: BenchSpec, limit: int | None) -> BenchSpec:
-    """The same bench with at most `limit` pictures, of all edit types alike where the data set can do that.
-
-    Raises:
-        UsageError: the data set can't be limited.
-    """
-    if limit is None:
-        return bench
-    known = unit_of(bench, bench.data, "'data:'").parameters
-    if "limit" not in known:
-        raise UsageError(f"--limit {limit}: {bench.data.uses} has no parameter or plain input 'limit'")
-    marks = {**bench.data.parameter_marks, "limit": Mark("--limit")}
-    balance = {"balanced": True} if "balanced" in known else {}
-    parameters = {**balance, **bench.data.parameters, "limit": limit}
-    return replace(bench, data=replace(bench.data, parameters=parameters, parameter_marks=marks))
-
-
-def data_graph(bench: BenchSpec) -> GraphSpec:
-    """The data set alone.
-
-    Raises:
-        InvalidError: there is no such data set.
-    """
-    unit = unit_of(bench, bench.data, "'data:'")
-    outputs = {name: Ref(DATA, name, bench.data.mark) for name in unit.outputs}
-    node, inputs = _data_node(bench, unit)
-    return graph(bench, "", inputs, {DATA: node}, outputs)
-
-
-def _data_node(bench: BenchSpec, unit: Unit) -> tuple[NodeSpec, dict[str, InputSpec]]:
-    """The data set's node, and the inputs that the user gives it: a folder is called `data`."""
-    inputs: dict[str, InputSpec] = {}
-    edges: dict[str, str] = {}
-    for port, required in unit.ports.items():
-        if not required or port in bench.data.parameters:
-            continue
-        name = DATA if port == "folder" else port
-        if unit.graph is not None:
-            inputs[name] = replace(unit.graph.inputs[port], name=name)
-        else:
-            assert unit.kind is not None
-            declared = unit.kind.inputs()[port]
-            assert isinstance(declared.type, PortType)
-            inputs[name] = InputSpec(name, declared.type, declared.is_list, bench.data.mark)
-        edges[port] = name
-    refs = {port: Ref("inputs", name, bench.data.mark) for port, name in edges.items()}
-    return _node(DATA, bench.data, bench.data.uses, refs, bench.data.mark), inputs
-
-
-def _node(
-    name: str, use: Use, uses: str, inputs: Mapping[str, Ref], mark: Mark, mapped: frozenset[str] = frozenset()
-) -> NodeSpec:
-    marks = {port: use.input_marks.get(port, mark) for port in inputs}
-    return NodeSpec(
-        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside
-    )  # fmt: skip
-
-
-def owner_of(node: str) -> tuple[str, str]:
-    """Which method or metric a node of the graph belongs to: ``("method", name)``, ``("metric", name)`` or neither."""
-    top, *inner = node.split("/")
-    if "__" in top:  # a set metric of a method, or what it wants of the data set's own pictures
-        return "metric", top.partition("__")[2]
-    if not inner:
-        return "", top
-    return ("method", top) if inner[0] == "edit" else ("metric", inner[1])
 
 
 def compile_bench(
@@ -174,7 +87,7 @@ class _Compiler:
 
     def compile(self) -> Compiled:
         unit = unit_of(self.bench, self.bench.data, "'data:'")
-        node, inputs = _data_node(self.bench, unit)
+        node, inputs = data_node(self.bench, unit)
         self.nodes[DATA] = node
         for metric in self.bench.metrics.values():
             self.guard(self.add_metric, metric)
@@ -184,7 +97,8 @@ class _Compiler:
         self.add_references()
         present = {name: port for name, port in self.columns.items() if name not in self.empty}
         self.outputs |= {column_of(name): Ref(DATA, name, self.bench.data.mark) for name in present}
-        spec = graph(self.bench, "", inputs, self.nodes, self.outputs, subgraphs=self.subgraphs)
+        models, mark = preset_path(self.bench, self.bench.data.models), self.bench.data.models_mark
+        spec = graph(self.bench, "", inputs, self.nodes, self.outputs, models, mark, self.subgraphs)
         return Compiled(spec, methods, self.metrics, frozenset(self.sets), self.missing, present)
 
     def guard(self, add: object, entry: Method | Metric) -> bool:
@@ -221,7 +135,7 @@ class _Compiler:
             port: Ref("inputs", column, metric.use.input_marks.get(port, mark))
             for port, column in feeding.columns.items()
         }
-        group.nodes[metric.name] = _node(metric.name, metric.use, metric.use.uses, refs, mark)
+        group.nodes[metric.name] = node_of(metric.name, metric.use, metric.use.uses, refs, mark)
         group.columns |= dict.fromkeys(c for c in feeding.columns.values() if c != IMAGE)
         group.outputs[metric.name] = Ref(metric.name, score, mark)
         if how:
@@ -292,7 +206,9 @@ class _Compiler:
         """Let a group make what a set metric wants of a picture."""
         outputs = sorted({output for of, output in ports.values() if of == column})
         if outputs:
-            group.nodes[metric] = _node(metric, each, each.uses, {"image": Ref("inputs", column, each.mark)}, each.mark)
+            group.nodes[metric] = node_of(
+                metric, each, each.uses, {"image": Ref("inputs", column, each.mark)}, each.mark
+            )
             group.outputs |= {f"{metric}__{output}": Ref(metric, output, each.mark) for output in outputs}
 
     def add_references(self) -> None:
@@ -376,7 +292,7 @@ class _Compiler:
             return found if models is None else replace(found, models=models, models_mark=mark or self.bench.mark)
         refs = {p: Ref("inputs", p, use.input_marks.get(p, method.mark)) for p in feeding.columns}
         inputs = {p: InputSpec(p, self.type_of(c), False, method.mark) for p, c in feeding.columns.items()}
-        node = _node("run", use, use.uses, refs, method.mark)
+        node = node_of("run", use, use.uses, refs, method.mark)
         outputs = {method.output: Ref("run", method.output, method.mark)}
         return graph(self.bench, place, inputs, {"run": node}, outputs, models, mark)
 
@@ -384,7 +300,7 @@ class _Compiler:
         refs = {p: Ref("inputs", c, use.input_marks.get(p, use.mark)) for p, c in feeding.columns.items()}
         if unit.graph is None:
             return NodeSpec("edit", "method", use.mark, use.mark, refs, {}, {}, dict.fromkeys(refs, use.mark))
-        return _node("edit", use, "method", refs, use.mark)
+        return node_of("edit", use, "method", refs, use.mark)
 
     def add_comparison(self, method: Method, metric: str) -> None:
         """A set metric of one method."""
@@ -393,7 +309,7 @@ class _Compiler:
             port: Ref(method.name if column == IMAGE else f"{column}__{metric}", f"{metric}__{output}", use.mark)
             for port, (column, output) in self.sets[metric].items()
         }
-        self.nodes[name] = _node(name, use, use.uses, refs, use.mark)
+        self.nodes[name] = node_of(name, use, use.uses, refs, use.mark)
         score, how = self.score_ports(self.metrics[metric], unit_of(self.bench, use, metric), metric)
         self.outputs[name] = Ref(name, score, use.mark)
         if how:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow import units
-from graphflow.bench.compiled import Compiled, column_of, image_of
+from graphflow.bench.compiled import Compiled
+from graphflow.bench.names import column_of, image_of
 from graphflow.bench.results import Results
 from graphflow.bench.spec import Method
 from graphflow.bench.table import Head, Table

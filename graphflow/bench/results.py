@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.bench.compiled import Compiled, column_of, how_of, scores_of
+from graphflow.bench.compiled import Compiled
+from graphflow.bench.names import column_of, how_of, scores_of
 from graphflow.bench.spec import SECONDS, BenchSpec
 from graphflow.errors import NodeError
 from graphflow.run import Run
@@ -56,6 +57,7 @@ class Results:
         texts: columns of text, such as name, instruction and edit_type.
         measured: method → ``metric.score`` → what was measured.
         seconds: method → computing time of each picture; None where it failed.
+        memory: method → peak in bytes, of those that this run has computed.
         about: ``metric.score`` → what it is.
         missing: method or metric → why it was not measured at all.
         failures: instance → message.
@@ -70,6 +72,7 @@ class Results:
     missing: Mapping[str, str]
     failures: Mapping[str, str]
     device: str
+    memory: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -89,13 +92,13 @@ class Results:
         return [] if found is None or found.whole else found.values
 
 
-def collect(spec: BenchSpec, compiled: Compiled, run: Run) -> Results:
-    """Read from a finished run what it has measured."""
+def collect(spec: BenchSpec, compiled: Compiled, run: Run, memory: Mapping[str, int] | None = None) -> Results:
+    """Read from a finished run what it has measured, and the peaks of memory that were watched meanwhile."""
     texts = {n: list(run[column_of(n)]) for n, port in compiled.columns.items() if port.describe() == "list[Text]"}
     count = _count(run, compiled)
     out = Results(
         spec, count, texts, {}, {}, {}, compiled.missing, run.failures,
-        f"{run.runner.device} {run.runner.dtype}",
+        f"{run.runner.device} {run.runner.dtype}", memory or {},
     )  # fmt: skip
     for method in compiled.methods.values():
         out.measured[method.name] = {}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from graphflow import devices, registry
-from graphflow.bench.compiled import Compiled, compile_bench, data_graph, owner_of, with_limit
+from graphflow.bench.compiled import Compiled, compile_bench
+from graphflow.bench.data import data_graph, with_limit
+from graphflow.bench.memory import PeakMemory
+from graphflow.bench.names import owner_of
 from graphflow.bench.reader import load_bench
 from graphflow.bench.settings import with_settings
 from graphflow.bench.spec import BenchSpec, find_bench
 from graphflow.bench.units import unit_of
 from graphflow.check import check
 from graphflow.errors import Diagnostic, InvalidError, MissingError, UsageError, did_you_mean
-from graphflow.events import Event
+from graphflow.events import Bus, Event
 from graphflow.known import Known, UnknownError
 from graphflow.models.files import missing
 from graphflow.plan import Plan
@@ -30,11 +33,12 @@ Emit = Callable[[Event], None]
 
 @dataclass
 class Ready:
-    """The bench's whole graph, checked; `given` are its inputs."""
+    """The bench's whole graph, checked; `given` are its inputs, `memory` has the methods' peaks after a run."""
 
     compiled: Compiled
     session: Session
     given: Mapping[str, Any]
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,7 +77,10 @@ class Bench:
         runner = self.data.runner(given, emit)
         runner.run()
         ready = self._ready(given, self._empty(runner.known))
-        return ready, ready.session.runner(given, emit, Options(keep_going=keep_going)).run()
+        memory = PeakMemory(self.data.device)
+        both = Bus(memory, *([emit] if emit is not None else []))
+        done = ready.session.runner(given, both, Options(keep_going=keep_going)).run()
+        return replace(ready, memory=memory.peaks), done
 
     def _ready(self, given: Mapping[str, Any], empty: frozenset[str]) -> Ready:
         ready = self._checked(given, empty, {})

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from graphflow.bench.names import DATA
 from graphflow.bench.spec import BenchSpec, Use
 from graphflow.errors import Mark, UsageError, did_you_mean
-
-DATA = "data"
 
 
 def with_settings(bench: BenchSpec, settings: Mapping[str, Any]) -> BenchSpec:

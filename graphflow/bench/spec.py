@@ -10,7 +10,7 @@ from typing import Any, Literal
 from graphflow.errors import Mark, UsageError, did_you_mean
 
 IMAGE = "image"  # under `in:` of a metric: the picture that a method has made
-SECONDS = "seconds"  # the column that every bench has
+SECONDS, MEMORY = "seconds", "memory"  # columns that need no metric
 
 
 @dataclass(frozen=True)

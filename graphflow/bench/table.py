@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from graphflow.bench.results import About, Results
-from graphflow.bench.spec import SECONDS, Column, Method
+from graphflow.bench.spec import MEMORY, SECONDS, Column, Method
 from graphflow.bench.statistics import Estimate, difference, estimate, scaled
+from graphflow.errors import Mark
 
 MISSING = "not available"
 Kind = Literal["method", "baseline", "published"]
+_NOWHERE = Mark("<bench>")
+_TIME = "computing time of a picture, without loading models"
+_PEAK = "of the process, on a GPU of what was allocated there; models included"
+_BUILT_IN = {
+    SECONDS: Column(SECONDS, _NOWHERE, "time", "s", _TIME, best="lowest"),
+    MEMORY: Column(MEMORY, _NOWHERE, "peak memory", "MiB", _PEAK, scale=1 / 2**20, digits=0, best="none"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,9 @@ def table_of(results: Results) -> Table:
     keys = _keys(results)
     values = {key: {m: results.values(m, key) for m in results.measured} for key in keys}
     found = {key: {m: _estimate(results, m, key) for m in results.measured} for key in keys}
-    columns = {key: results.spec.columns.get(key, Column(key, results.spec.mark)) for key in keys}
+    columns = {
+        key: results.spec.columns.get(key) or _BUILT_IN.get(key) or Column(key, results.spec.mark) for key in keys
+    }
     heads = tuple(_head(results, columns[key], found[key]) for key in keys)
     methods = results.spec.methods
     best = {h.key: _best(h, methods, found[h.key], values[h.key]) for h in heads}
@@ -108,13 +118,15 @@ def table_of(results: Results) -> Table:
 
 
 def _keys(results: Results) -> list[str]:
-    """The columns: those that the file names, else all; computing time stands last."""
+    """The columns: those that the file names, else all; computing time stands last, and memory if any is known."""
     found = [key for columns in results.measured.values() for key in columns if not key.endswith(".")]
     keys = list(results.spec.columns) or list(dict.fromkeys(found))
-    return [*(k for k in keys if k != SECONDS), SECONDS]
+    return [*keys, SECONDS, *([MEMORY] if results.memory else [])]
 
 
 def _estimate(results: Results, method: str, key: str) -> Estimate | None:
+    if key == MEMORY:
+        return estimate([results.memory[method]] if method in results.memory else [])
     if key == SECONDS:
         return estimate([s for s in results.seconds.get(method, []) if s is not None])
     found = results.measured[method].get(key)
@@ -122,12 +134,9 @@ def _estimate(results: Results, method: str, key: str) -> Estimate | None:
 
 
 def _head(results: Results, column: Column, found: Mapping[str, Estimate | None]) -> Head:
-    if column.key == SECONDS:
-        about = About("seconds", "s", False, "computing time of a picture, without loading models")
-    else:
-        about = results.about.get(column.key, About(column.score))
+    about = results.about.get(column.key, About(column.score))
     best = column.best or {True: "highest", False: "lowest", None: "none"}[about.higher_is_better]
-    title = (column.title or about.title.replace("_", " ")) if column.key != SECONDS else "time"
+    title = column.title or about.title.replace("_", " ")
     unit = column.unit if column.unit is not None else about.unit
     largest = max((abs(e.mean * column.scale) for e in found.values() if e is not None), default=0.0)
     digits = (
@@ -179,8 +188,10 @@ def _row(
 
 def _reason(results: Results, method: Method, key: str) -> str:
     """Why a cell has no number; empty where none belongs."""
-    if key == SECONDS and method.is_baseline:
+    if key in _BUILT_IN and method.is_baseline:
         return ""
+    if key == MEMORY:
+        return "its pictures come from the store"
     metric = key.partition(".")[0]
     for name in (method.name, metric):
         if name in results.missing:

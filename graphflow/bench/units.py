@@ -85,6 +85,16 @@ def graph(
     )  # fmt: skip
 
 
+def node_of(
+    name: str, use: Use, uses: str, inputs: Mapping[str, Ref], mark: Mark, mapped: frozenset[str] = frozenset()
+) -> NodeSpec:
+    """A node that stands for what a bench file names, fed by `inputs`; `mapped` are those that it runs along."""
+    marks = {port: use.input_marks.get(port, mark) for port in inputs}
+    return NodeSpec(
+        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside
+    )  # fmt: skip
+
+
 def preset_path(bench: BenchSpec, models: str | None) -> str | None:
     """A preset as a graph in any folder may name it."""
     if models is None or not models.endswith((".yaml", ".yml")):

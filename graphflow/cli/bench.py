@@ -77,7 +77,7 @@ def bench(
 
         with bench_progress(quiet) as display:
             ready, run = found.run(given, display, keep_going)
-        results = collect(found.spec, ready.compiled, run)
+        results = collect(found.spec, ready.compiled, run, ready.memory)
         table = table_of(results)
         print_table(table, format)
         if out is not None:
@@ -108,7 +108,7 @@ def print_table(table: Table, format: str) -> None:
 
 def print_plan(ready: Ready, plan: Plan) -> None:
     """What a run would compute, a line a method and metric."""
-    from graphflow.bench.compiled import owner_of
+    from graphflow.bench.names import owner_of
     from graphflow.cli.tables import plan_summary, rows_table
 
     counts: dict[tuple[str, str], list[int]] = {}

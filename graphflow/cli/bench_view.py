@@ -147,11 +147,12 @@ def print_bench(table: Table, console: Console | None = None) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 240)
     console.print(Text(units.printable(table.title), style="bold"), soft_wrap=True)
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for number, title in enumerate(titles(table)):
-        grid.add_column(Text(title), justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+        width = max((len(cells(table, row)[number]) + 1 for row in table.rows), default=0)  # heads may wrap, not these
+        grid.add_column(Text(title), justify="right" if number else "left", min_width=width if number else 12)
     styles = {"method": "", "baseline": "dim", "published": "italic dim"}
     for row in table.rows:
         texts = cells(table, row, lambda text: f"{STAR}{text}")
