@@ -35,7 +35,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -152,6 +152,19 @@ class Node(BaseModel):
         from graphflow.registry import register
 
         register(cls)
+
+    def decide(self, models: Mapping[str, Mapping[str, Any]], device: str, dtype: str) -> tuple[Node, str]:
+        """The node with the choices made that its parameters leave to the plan, and why in a few words.
+
+        By default it is the node itself and nothing. What is decided counts for the key like any parameter, and the
+        plan shows the words. Called whenever the node is planned: it must be quick and import no torch.
+
+        Args:
+            models: model port → its ``config.json``; empty where that is not on this machine.
+            device: kind of the device of the run, such as ``cpu``.
+            dtype: floating-point type of the run, such as ``float32``.
+        """
+        return self, ""
 
     @classmethod
     def inputs(cls) -> dict[str, Port]:

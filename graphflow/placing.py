@@ -18,7 +18,7 @@ from graphflow.errors import Diagnostic, InvalidError
 from graphflow.graph import GraphNode, Index, Place, Source
 from graphflow.key import Parts, differences, key_of, static_parts
 from graphflow.known import Known
-from graphflow.models.files import fingerprint, missing
+from graphflow.models.files import config_of, fingerprint, missing
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.node import Node
 from graphflow.source import code_digest
@@ -62,12 +62,13 @@ class Placed:
 
 
 class Static(NamedTuple):
-    """A node with all parameters, the parts of its keys that follow from them, their digest, and the parameters."""
+    """A node with all parameters, the parts of its keys that follow, their digest, the parameters, what it decided."""
 
     node: Node
     parts: Parts
     digest: str
     shown: Mapping[str, Any]
+    decision: str = ""
 
 
 class Wiring:
@@ -103,9 +104,12 @@ class Wiring:
         Raises:
             InvalidError: a value is not allowed there.
         """
-        instance = _instance(self.node, fed)
+        instance, decision = _instance(self.node, fed), ""
+        if type(instance).decide is not Node.decide:
+            configs = {port: config_of(ref) for port, ref in self.node.models.items()}
+            instance, decision = instance.decide(configs, *self._numerics.split(maxsplit=1))
         parts = static_parts(self.node.cls, instance.key_parameters(), self._numerics)
-        return Static(instance, parts, digest_json(parts), instance.model_dump(mode="json"))
+        return Static(instance, parts, digest_json(parts), instance.model_dump(mode="json"), decision)
 
 
 class Placer:
@@ -121,6 +125,7 @@ class Placer:
 
     Attributes:
         changed: kinds whose source has changed since results of theirs were computed, that are used.
+        decisions: nodes that leave choices to the plan, with what they decided; see `Node.decide`.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class Placer:
     ) -> None:
         self.store, self.numerics, self.refresh, self.policy = store, numerics, refresh, code
         self.changed: dict[str, str] = {}
+        self.decisions: dict[str, str] = {}
         self._wirings = wirings
         self._fingerprints: dict[int, str] = {}
         self._absent: dict[int, bool] = {}
@@ -174,6 +180,7 @@ class Placer:
             static = wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
         else:
             static = wiring.constant
+        self._note(node, static)
         models = {port: self.fingerprint_at(node, port) for port in wiring.model_ports}
         key = key_of(static.digest, inputs, models)
         code = self.code_of(node)
@@ -209,7 +216,13 @@ class Placer:
             sources = {name: known.source(node, name, index) for name in wiring.fed_parameters}
             for source in sources.values():
                 known.stored(source)
-            wiring.with_parameters({name: fetch(s) for name, s in sources.items()})
+            self._note(node, wiring.with_parameters({name: fetch(s) for name, s in sources.items()}))
+        elif node.cls.decide is not Node.decide:
+            self._note(node, wiring.constant)
+
+    def _note(self, node: GraphNode, static: Static) -> None:
+        if static.decision:
+            self.decisions[node.name] = static.decision
 
     def fingerprint_at(self, node: GraphNode, port: str) -> str:
         """The fingerprint of the preset's model at a port; ``none`` for an optional one that is not there."""

@@ -32,6 +32,7 @@ class PlannedNode:
         index: which instance; None for several that are not known yet.
         reason: why it runs, or waits.
         seconds: of the stored result, or of the latest one like it; so are `bytes`.
+        decision: what the node chose that its parameters leave to the plan, and why.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PlannedNode:
     bytes: int | None = None
     node: str = ""
     index: Index | None = ()
+    decision: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,16 @@ class _Planner:
                     reason = self.placer.reason(node.name, placed)
                 else:
                     status, reason = "maybe", f"the same as {first}"
-            entry = PlannedNode(name, node.cls.kind, status, reason, placed.key, node=node.name, index=index)
+            entry = PlannedNode(
+                name,
+                node.cls.kind,
+                status,
+                reason,
+                placed.key,
+                node=node.name,
+                index=index,
+                decision=self.decision(node),
+            )
             self.planned[name] = self.expected(entry)
             return
         size = 0
@@ -134,7 +145,7 @@ class _Planner:
             self.known.digests[Place(node.name, port, index)] = stored
             size += stored.bytes
         self.planned[name] = PlannedNode(
-            name, node.cls.kind, "cached", "", placed.key, result.seconds, size, node.name, index
+            name, node.cls.kind, "cached", "", placed.key, result.seconds, size, node.name, index, self.decision(node)
         )  # fmt: skip
 
     def placer_check(self, node: GraphNode, index: Index) -> None:
@@ -149,8 +160,14 @@ class _Planner:
         name = node.title(index)
         whole = len(index) == len(node.axes)
         reason = f"after {', '.join(after)}" + ("" if whole else ", once for each element")
-        entry = PlannedNode(name, node.cls.kind, status, reason, node=node.name, index=index if whole else None)
+        entry = PlannedNode(
+            name, node.cls.kind, status, reason, node=node.name, index=index if whole else None,
+            decision=self.decision(node),
+        )  # fmt: skip
         self.planned[name] = self.expected(entry)
+
+    def decision(self, node: GraphNode) -> str:
+        return self.placer.decisions.get(node.name, "")
 
     def missing(self, node: GraphNode, index: Index) -> list[str]:
         """The instances that have to run before this one is known."""

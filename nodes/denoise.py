@@ -145,7 +145,8 @@ class DenoiseReEdit(Node, kind="denoise.reedit"):
 
 
 def _injected(node: Any, x: Any, ctx: Context, image: Any) -> torch.Tensor:
-    from graphflow.nodes.lib.plug_and_play import Injection, Prompts, injected_sample
+    from graphflow.nodes.lib.injection import Injection
+    from graphflow.nodes.lib.plug_and_play import Prompts, injected_sample
 
     def embeds(name: str) -> Any:
         cond = getattr(x, name, None)

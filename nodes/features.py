@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.ports import Features, Model, TextCondPort, TrajectoryPort
 from graphflow.series import SeriesWriter
+
+if TYPE_CHECKING:
+    from graphflow.nodes.lib.injection import Injection
 
 
 class Capture(Node, kind="features.capture"):
@@ -31,10 +34,10 @@ class Capture(Node, kind="features.capture"):
     features: list[str] = Field(
         [], description="resnets, as up.1.res.1, before their shortcut; none named: the paper's, layer 4 of 12"
     )
-    storage: Literal["stored", "lockstep"] = Field(
-        "stored",
+    storage: Literal["auto", "stored", "lockstep"] = Field(
+        "auto",
         description="stored: capture now, for many edits of one picture; lockstep: capture nothing, the edit runs the "
-        "picture beside itself",
+        "picture beside itself; auto: whichever costs less, as the plan shows",
     )
 
     class In(Ports):
@@ -45,31 +48,36 @@ class Capture(Node, kind="features.capture"):
     class Out(Ports):
         features: Features
 
+    def decide(self, models: Mapping[str, Mapping[str, Any]], device: str, dtype: str) -> tuple[Node, str]:
+        if self.storage != "auto":
+            return self, ""
+        from graphflow.nodes.lib.injection import cheaper_to_store, unet_costs
+
+        config = models.get("model") or {}
+        if config.get("_class_name") != "UNet2DConditionModel":
+            return self.model_copy(update={"storage": "lockstep"}), "lock-step: the denoiser's size is not known"
+        try:
+            injection = self._injection(unet_costs(config).places)
+        except ValueError:  # said when it runs: layers outside the decoder have no known size
+            return self.model_copy(update={"storage": "lockstep"}), "lock-step: the size of these layers is not known"
+        store, why = cheaper_to_store(config, injection, device, 4 if dtype == "float32" else 2)
+        return self.model_copy(update={"storage": "stored" if store else "lockstep"}), why
+
     def run(self, x: In, ctx: Context) -> Out:
         import torch
 
-        from graphflow.nodes.lib.plug_and_play import (
-            LATENTS,
-            capture_features,
-            plug_and_play_injection,
-            source_latents,
-        )
+        from graphflow.nodes.lib.plug_and_play import LATENTS, capture_features, source_latents
         from graphflow.nodes.lib.taps import Taps
 
-        injection = plug_and_play_injection(
-            Taps(x.model.unet),
-            self.num_inference_steps,
-            attention_threshold=self.attention_threshold,
-            feature_threshold=self.feature_threshold,
-            inclusive=self.thresholds == "inclusive",
-            attention=self.attention,
-            features=self.features,
-        )
+        config = {**x.model.unet.config, "_class_name": type(x.model.unet).__name__}
+        decided, _ = self.decide({"model": config}, ctx.device.type, str(x.model.dtype).removeprefix("torch."))
+        assert isinstance(decided, Capture)
+        injection = self._injection(Taps(x.model.unet).places)
         timesteps = x.model.timesteps(self.num_inference_steps).tolist()
         levels = source_latents(x.trajectory.timesteps, x.trajectory.latents, timesteps)
         latents = {t: z.to(ctx.device, torch.float32) for t, z in levels.items()}
         writer = SeriesWriter(ctx.folder())
-        if self.storage == "lockstep":
+        if decided.storage == "lockstep":
             for timestep in timesteps[: max(1, injection.last)]:
                 writer.add(timestep, {LATENTS: latents[timestep]})
         else:
@@ -78,9 +86,22 @@ class Capture(Node, kind="features.capture"):
                 return ctx.steps(wanted, total=len(wanted), label="capturing")
 
             capture_features(x.model, latents, x.cond.embeds.to(ctx.device), injection, writer.add, steps)
-        notes: Mapping[str, Any] = {
+        notes = {
             "num_inference_steps": self.num_inference_steps,
             "injection": dict(injection.steps),
-            "storage": self.storage,
+            "storage": decided.storage,
         }
         return self.Out(features=writer.finish(notes, {"cond": x.cond.embeds}))
+
+    def _injection(self, places: Iterable[str]) -> Injection:
+        from graphflow.nodes.lib.injection import plug_and_play_injection
+
+        return plug_and_play_injection(
+            places,
+            self.num_inference_steps,
+            attention_threshold=self.attention_threshold,
+            feature_threshold=self.feature_threshold,
+            inclusive=self.thresholds == "inclusive",
+            attention=self.attention,
+            features=self.features,
+        )

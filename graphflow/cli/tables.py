@@ -54,6 +54,8 @@ def plan_table(plan: Plan, graph: Graph, console: Console | None = None, every: 
         cells = [_text(name), _text(kind, "dim"), _statuses(nodes), _text(_reason(nodes))]
         table.add_row(*cells, *[_text(_bytes(nodes))] * sizes, *[_text(_expected(nodes))] * times)
     console.print(table)
+    for decided in dict.fromkeys(f"{n.node or n.name}: {n.decision}" for n in plan.nodes.values() if n.decision):
+        console.print(_text(decided), soft_wrap=True)
     console.print(_text(plan_summary(plan)), soft_wrap=True)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from graphflow.codecs import digest_file, digest_files, digest_json
 from graphflow.errors import MissingError, UsageError
@@ -66,6 +68,16 @@ def model_files(ref: ModelRef, folder: Path) -> list[Path]:
             raise MissingError(f"{ref.role}: {folder} has no file {pattern}")
         found.update(matches)
     return sorted(found)
+
+
+def config_of(ref: ModelRef) -> dict[str, Any]:
+    """The model's ``config.json``; empty when it has none on this machine."""
+    folder = local_folder(ref)
+    try:
+        found = json.loads((folder / ref.part / "config.json").read_bytes()) if folder is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def missing(models: Mapping[str, ModelRef]) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .ddim import OnStep, Steps, ddim_step
 from .denoiser import Denoiser
+from .injection import Injection
 from .ip_adapter import ImagePrompt
 from .taps import See, Taps
 
@@ -34,88 +35,6 @@ Source = Mapping[int, Mapping[str, Tensor]]
 """Timestep → the source's `LATENTS` there and, where they were captured, the tensors of each place."""
 
 Schedule = Literal["constant", "linear", "exp"]
-
-
-@dataclass(frozen=True)
-class Injection:
-    """Where an edit keeps to its source, and for how long.
-
-    Attributes:
-        steps: canonical name of a place → in how many of the first sampling steps it is injected.
-    """
-
-    steps: Mapping[str, int]
-
-    def at(self, step: int) -> list[str]:
-        """The places that are injected at a step, counted from 0."""
-        return [place for place, count in self.steps.items() if step < count]
-
-    @property
-    def last(self) -> int:
-        """How many steps inject anything."""
-        return max(self.steps.values(), default=0)
-
-
-def decoder_places(taps: Taps) -> tuple[list[str], list[str]]:
-    """Resnet and attention layers that the paper taps: resnet 4, and the self-attention of layers 4 to 11 of 12.
-
-    A decoder of another depth is tapped in proportion: from a third of its layers on.
-
-    Returns:
-        Names such as ``up.1.res.1``, and such as ``up.1.attn.1.self``.
-    """
-    layers = [tuple(name.split(".")) for name in taps.places if name.startswith("up.") and name.count(".") == 3]
-    layers = [layer for layer in layers if layer[2] == "res"]
-    if not layers:
-        raise ValueError("the denoiser has no decoder of up blocks; name the layers to inject")
-    tapped = layers[len(layers) // 3 :]
-    prefixes = tuple(f"up.{block}.attn.{index}." for _, block, _, index in tapped)
-    return [".".join(tapped[0])], [n for n in taps.attentions if n.startswith(prefixes) and n.endswith("self")]
-
-
-def plug_and_play_injection(
-    taps: Taps,
-    num_inference_steps: int,
-    *,
-    attention_threshold: float = 0.5,
-    feature_threshold: float = 0.8,
-    inclusive: bool = False,
-    attention: Sequence[str] = (),
-    features: Sequence[str] = (),
-) -> Injection:
-    """What Plug-and-Play injects, and when.
-
-    With N steps counted from 0, step i is injected while i < ⌊N·τ⌋ in pnp-diffusers, and while i ≤ ⌊N·τ⌋ in the
-    original code, which is one step more. τ = 0 injects nothing in either.
-
-    Args:
-        taps: the denoiser's.
-        num_inference_steps: N.
-        attention_threshold: τ_A, for queries and keys.
-        feature_threshold: τ_f, for features.
-        inclusive: as the original code counts.
-        attention: self-attention layers, ``up.1.attn.1.self``; empty for those of `decoder_places`.
-        features: resnets, ``up.1.res.1``; empty for that of `decoder_places`.
-
-    Raises:
-        ValueError: a layer does not exist.
-    """
-    if not (features and attention):
-        resnets, layers = decoder_places(taps)
-        features, attention = features or resnets, attention or layers
-    steps = {f"{name}.conv2": _count(num_inference_steps, feature_threshold, inclusive) for name in features}
-    count = _count(num_inference_steps, attention_threshold, inclusive)
-    steps |= {f"{name}.{part}": count for name in attention for part in ("q", "k")}
-    for place in steps:
-        taps.find(place)
-    return Injection({place: count for place, count in steps.items() if count})
-
-
-def _count(steps: int, threshold: float, inclusive: bool) -> int:
-    if threshold == 0:
-        return 0
-    # 0.29 · 100 is 28.999…: a threshold that names a whole number of steps means that number.
-    return min(steps, math.floor(round(steps * threshold, 9)) + inclusive)
 
 
 def source_latents(timesteps: Sequence[int], latents_SBChw: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:

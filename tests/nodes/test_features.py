@@ -3,6 +3,8 @@ import torch
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 from watcher import Watcher
 
+from graphflow.cli import run as command
+from graphflow.codecs import CODECS
 from graphflow.node import Context
 from graphflow.nodes.denoise import DenoiseInjected
 from graphflow.nodes.features import Capture
@@ -87,3 +89,36 @@ def test_an_inversion_that_stops_elsewhere_is_refused(denoiser, trajectory):
     x = Capture.In(trajectory=trajectory, cond=cond(1), model=denoiser)
     with pytest.raises(ValueError, match="invert with 999 steps, or with the same number as sampling"):
         Capture(num_inference_steps=4).run(x, Context())
+
+
+# --- stored or lock-step --------------------------------------------------------------------------------------------
+
+
+def test_what_costs_less_is_decided_from_the_config(denoiser):
+    size = {"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768, "sample_size": 64}
+    config = {"model": {**denoiser.unet.config, **size, "_class_name": "UNet2DConditionModel"}}
+    decided, why = Capture().decide(config, "cpu", "float32")
+    assert (decided.storage, why.partition(":")[0]) == ("stored", "stored")
+    decided, why = Capture().decide(config, "cuda", "bfloat16")
+    assert (decided.storage, why.partition(":")[0]) == ("lockstep", "lock-step")
+    assert Capture(storage="stored").decide(config, "cuda", "bfloat16") == (Capture(storage="stored"), "")
+    decided, why = Capture().decide({"model": {}}, "cpu", "float32")
+    assert (decided.storage, why) == ("lockstep", "lock-step: the denoiser's size is not known")
+    decided, why = Capture(features=["mid.res.0"]).decide(config, "cpu", "float32")
+    assert (decided.storage, why) == ("lockstep", "lock-step: the size of these layers is not known")
+
+
+def test_auto_runs_as_decided(denoiser, trajectory, tmp_path):
+    config = {**denoiser.unet.config, "_class_name": "UNet2DConditionModel"}
+    storage = Capture(num_inference_steps=5).decide({"model": config}, "cpu", "float32")[0].storage
+    auto, _ = captured(denoiser, trajectory, tmp_path)
+    same, _ = captured(denoiser, trajectory, tmp_path, storage=storage)
+    assert auto.notes["storage"] == storage
+    assert CODECS["series"].digest(auto) == CODECS["series"].digest(same)
+
+
+def test_the_plan_shows_the_choice_and_its_reason(tmp_path, capsys):
+    assert command(["plan", "plug_and_play", "--store", str(tmp_path), "--device", "cpu"]) == 0
+    assert "capture: stored: " in " ".join(capsys.readouterr().out.split())
+    assert command(["plan", "plug_and_play", "--store", str(tmp_path), "--set", "capture.storage=lockstep"]) == 0
+    assert "capture: " not in capsys.readouterr().out

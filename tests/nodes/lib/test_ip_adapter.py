@@ -7,6 +7,7 @@ import torch
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 
 from graphflow.nodes.lib.denoiser import Denoiser
+from graphflow.nodes.lib.injection import plug_and_play_injection
 from graphflow.nodes.lib.ip_adapter import ImagePrompt, IPAdapter
 from graphflow.nodes.lib.plug_and_play import (
     LATENTS,
@@ -14,7 +15,6 @@ from graphflow.nodes.lib.plug_and_play import (
     capture_features,
     injected_epsilon,
     injected_sample,
-    plug_and_play_injection,
 )
 from graphflow.nodes.lib.reedit import exemplar_embedding
 from graphflow.nodes.lib.taps import Taps
@@ -149,7 +149,7 @@ def test_zero_tokens_add_nothing_to_the_source(denoiser, taps, adapter):
 
 def test_reedits_step_equals_its_two_passes(denoiser, taps, adapter):
     """Pass one: the plain UNet at the source's latents, watched. Pass two: diffusers' IP-Adapter UNet, injected."""
-    injection, z_source = plug_and_play_injection(taps, 50), random_tensor(1, 4, 8, 8, seed=7)
+    injection, z_source = plug_and_play_injection(taps.places, 50), random_tensor(1, 4, 8, 8, seed=7)
     prompt, rows = ImagePrompt(adapter, image()), Prompts(TARGET, EMPTY, 7.5).rows(0, 50)
     unet, seen = in_diffusers(denoiser.unet, adapter), {}
     capture_features(denoiser, {T: z_source}, EMPTY, injection, seen.__setitem__)
@@ -170,7 +170,7 @@ def test_reedits_step_equals_its_two_passes(denoiser, taps, adapter):
 def test_the_whole_edit_with_an_image_prompt_stored_and_lockstep(denoiser, taps, adapter):
     timesteps = denoiser.timesteps(5).tolist()
     source = {t: {LATENTS: random_tensor(1, 4, 8, 8, seed=t)} for t in timesteps}
-    injection, captured = plug_and_play_injection(taps, 5), {}
+    injection, captured = plug_and_play_injection(taps.places, 5), {}
     latents = {t: source[t][LATENTS] for t in timesteps}
     capture_features(denoiser, latents, EMPTY, injection, captured.__setitem__)
     results = {}

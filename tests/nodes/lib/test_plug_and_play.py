@@ -10,15 +10,13 @@ from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
+from graphflow.nodes.lib.injection import Injection, decoder_places, plug_and_play_injection
 from graphflow.nodes.lib.plug_and_play import (
     LATENTS,
-    Injection,
     Prompts,
     capture_features,
-    decoder_places,
     injected_epsilon,
     injected_sample,
-    plug_and_play_injection,
     source_latents,
 )
 from graphflow.nodes.lib.taps import Taps
@@ -122,8 +120,8 @@ def close(a, b, tolerance=1e-6):
 
 
 def test_the_papers_layers_are_the_default(taps):
-    assert decoder_places(taps) == (["up.1.res.1"], ATTENTION)
-    injection = plug_and_play_injection(taps, N)
+    assert decoder_places(taps.places) == (["up.1.res.1"], ATTENTION)
+    injection = plug_and_play_injection(taps.places, N)
     assert injection.steps == {"up.1.res.1.conv2": 40} | {f"{n}.{part}": 25 for n in ATTENTION for part in "qk"}
     assert injection.last == 40
 
@@ -135,7 +133,7 @@ def test_other_decoders_are_tapped_in_proportion():
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
     )
-    assert decoder_places(Taps(unet)) == (["up.1.res.0"], ["up.1.attn.0.self", "up.1.attn.1.self"])
+    assert decoder_places(Taps(unet).places) == (["up.1.res.0"], ["up.1.attn.0.self", "up.1.attn.1.self"])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_other_decoders_are_tapped_in_proportion():
     ids=["half_open", "inclusive"],
 )
 def test_the_published_variants_differ_by_one_step(taps, inclusive, on, off):
-    injection = plug_and_play_injection(taps, N, inclusive=inclusive)
+    injection = plug_and_play_injection(taps.places, N, inclusive=inclusive)
     query, feature = "up.2.attn.0.self.q", "up.1.res.1.conv2"
     for step in (0, on[0]):
         assert {query, feature} <= set(injection.at(step))
@@ -157,15 +155,15 @@ def test_the_published_variants_differ_by_one_step(taps, inclusive, on, off):
     ("steps", "threshold", "count"), [(100, 0.29, 29), (50, 0.29, 14), (4, 0.8, 3), (50, 0, 0), (50, 1, 50)]
 )
 def test_thresholds_are_parts_of_the_steps(taps, steps, threshold, count):
-    injection = plug_and_play_injection(taps, steps, attention_threshold=0, feature_threshold=threshold)
+    injection = plug_and_play_injection(taps.places, steps, attention_threshold=0, feature_threshold=threshold)
     assert injection.steps == ({"up.1.res.1.conv2": count} if count else {})
 
 
 def test_layers_can_be_named(taps):
-    injection = plug_and_play_injection(taps, 10, attention=["mid.attn.0.self"], features=["up.2.res.0"])
+    injection = plug_and_play_injection(taps.places, 10, attention=["mid.attn.0.self"], features=["up.2.res.0"])
     assert injection.steps == {"up.2.res.0.conv2": 8, "mid.attn.0.self.q": 5, "mid.attn.0.self.k": 5}
     with pytest.raises(ValueError, match=r"no place 'up\.1\.res\.7\.conv2'; did you mean"):
-        plug_and_play_injection(taps, 10, features=["up.1.res.7"])
+        plug_and_play_injection(taps.places, 10, features=["up.1.res.7"])
 
 
 def test_latents_are_taken_at_the_sampling_timesteps(denoiser):
@@ -184,7 +182,7 @@ def test_latents_are_taken_at_the_sampling_timesteps(denoiser):
 
 @pytest.mark.parametrize("inclusive", [False, True], ids=["half_open", "inclusive"])
 def test_every_step_equals_the_patched_reference(denoiser, taps, source, inclusive):
-    injection, captured = plug_and_play_injection(taps, N, inclusive=inclusive), {}
+    injection, captured = plug_and_play_injection(taps.places, N, inclusive=inclusive), {}
     capture_features(
         denoiser,
         {t: source[t][LATENTS] for t in denoiser.timesteps(N).tolist()},
@@ -208,7 +206,7 @@ def test_every_step_equals_the_patched_reference(denoiser, taps, source, inclusi
 
 
 def test_sampling_is_ddim_with_those_predictions(denoiser, taps, source):
-    latents = sampled(denoiser, source, plug_and_play_injection(taps, 10))
+    latents = sampled(denoiser, source, plug_and_play_injection(taps.places, 10))
     scheduler = DDIMScheduler.from_config(SD_SCHEDULER)
     scheduler.set_timesteps(10)
     for step in (0, 4, 5, 7, 8, 9):
@@ -219,7 +217,7 @@ def test_sampling_is_ddim_with_those_predictions(denoiser, taps, source):
 
 
 def test_captured_and_lockstep_give_the_same_picture(denoiser, taps, source):
-    injection, captured = plug_and_play_injection(taps, 10), {}
+    injection, captured = plug_and_play_injection(taps.places, 10), {}
     latents = {t: source[t][LATENTS] for t in denoiser.timesteps(10).tolist()}
     capture_features(denoiser, latents, EMPTY, injection, captured.__setitem__)
     assert captured[901].keys() == {LATENTS, *injection.steps}
@@ -238,7 +236,7 @@ def test_without_injection_it_is_plain_sampling(denoiser, taps, source):
     z = source[901][LATENTS]
     expected = ddim_sample(denoiser, z, TARGET, 10, guidance_scale=SCALE, negative_BLD=NEGATIVE)
     assert torch.equal(sampled(denoiser, source, Injection({}))[-1], expected)
-    injected = sampled(denoiser, source, plug_and_play_injection(taps, 10))[-1]
+    injected = sampled(denoiser, source, plug_and_play_injection(taps.places, 10))[-1]
     assert distance(injected, expected) > 0.01
 
 
@@ -247,7 +245,7 @@ def test_the_picture_itself_comes_back_under_its_own_prompt(denoiser, taps):
     z = random_tensor(1, 4, 8, 8, seed=0)
     timesteps, trajectory = ddim_inversion(denoiser, z, EMPTY, 10)
     latents = source_latents(timesteps, trajectory, denoiser.timesteps(10).tolist())
-    injection = plug_and_play_injection(taps, 10)
+    injection = plug_and_play_injection(taps.places, 10)
     source = {t: {LATENTS: z} for t, z in latents.items()}
     first = []
     injected_sample(
@@ -261,7 +259,7 @@ def test_the_picture_itself_comes_back_under_its_own_prompt(denoiser, taps):
 def test_a_batch_gives_each_picture_what_it_gets_alone(denoiser, taps):
     timesteps = denoiser.timesteps(5).tolist()
     both = {t: {LATENTS: random_tensor(2, 4, 8, 8, seed=t)} for t in timesteps}
-    injection = plug_and_play_injection(taps, 5)
+    injection = plug_and_play_injection(taps.places, 5)
     prompts = [Prompts(TARGET, NEGATIVE), Prompts(embeds(2, seed=4), NEGATIVE)]
     for given in prompts:
         together = injected_sample(denoiser, both, injection, given, 5, source_BLD=EMPTY)
