@@ -86,8 +86,8 @@ def bench(
             written, warnings = write_bench(results, table, ready.compiled, run, out)
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
-            for path in written:
-                print(path)
+            for path in written:  # in other forms the table alone goes to standard output
+                print(path, file=sys.stdout if format == "terminal" else sys.stderr)
     empty = [row.title for row in table.rows if row.made == 0 and row.name in results.seconds]
     if empty:
         why = next(iter(results.failures.values()), "")

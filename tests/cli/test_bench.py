@@ -115,8 +115,11 @@ def test_other_forms_of_the_table(folder: Path, capsys: pytest.CaptureFixture[st
     assert r"do nothing &  & 4000 $\pm$ 0 & 0.0 $\pm$ 0.0 & -- \\" in latex
     assert r"\textit{Theirs\_1 (published)}" in latex
     assert latex.index(r"\midrule", latex.index("much")) < latex.index("Theirs")
-    assert graphflow(["bench", "b.yaml", "-q", "--format", "csv"]) == 0
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert graphflow(["bench", "b.yaml", "-q", "--format", "csv", "--out", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert "out/report.html" in err
+    assert out == (folder / "out/table.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(out)))
     found = next(r for r in rows if (r["method"], r["column"]) == ("little", "near.mean"))
     assert (found["mean"], found["low"], found["n"], found["kind"]) == ("3000", "3000", "5", "method")
     assert {r["kind"] for r in rows if r["best"]} == {"method"}
