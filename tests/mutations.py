@@ -34,6 +34,13 @@ nodes:
   decode: {uses: vae.decode, in: {latents: encode.latents}}
 outputs: {image: decode.image, latents: encode.latents}
 """
+_USES_PRESET_OF_MEASURES = """graphflow: 1
+inputs: {image: {type: Image, default: cat.png}, text: Text}
+models: preset.yaml
+nodes:
+  score: {uses: score.clip, in: {image: inputs.image, text: inputs.text, model: models.clip}}
+outputs: {scores: score.scores}
+"""
 _OUTER = """graphflow: 1
 title: sub-graphs, maps, anchors, and models of its own
 x-steps: &steps 3
@@ -96,7 +103,10 @@ def seeds() -> list[Files]:
     """The shipped graphs, the shipped presets in use, and a graph with sub-graphs, maps, anchors and models."""
     presets = {name: path.read_bytes() for name, path in shipped_presets().items()}
     found: list[Files] = [{"graph.yaml": path.read_bytes()} for path in shipped_graphs().values()]
-    found += [{"graph.yaml": _USES_PRESET.encode(), "preset.yaml": preset} for preset in presets.values()]
+    for preset in presets.values():
+        has_vae = b" vae:" in preset or b"extends:" in preset
+        graph = _USES_PRESET if has_vae else _USES_PRESET_OF_MEASURES
+        found.append({"graph.yaml": graph.encode(), "preset.yaml": preset})
     parts = {
         "parts/inner.yaml": _INNER.encode(),
         "again.yml": _AGAIN.replace("{latents: inputs", "{noise: inputs").encode(),

@@ -39,7 +39,7 @@ def two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_older_format_has_a_step() -> None:
     for key, newest in migrate.NEWEST.items():
         assert sorted(migrate.STEPS[key]) == list(range(1, newest))
-    assert migrate.NEWEST == {"graphflow": FORMAT, "graphflow-preset": preset.FORMAT}
+    assert migrate.NEWEST == {"graphflow": FORMAT, "graphflow-preset": preset.FORMAT, "graphflow-bench": 1}
 
 
 def test_an_old_file_is_rewritten_and_its_original_kept(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
