@@ -69,7 +69,7 @@ def run(name, preset, store, **inputs):
 
 
 def test_pix2pix_on_the_fly(preset, tmp_path):
-    result = run("pix2pix_on_the_fly", preset, tmp_path)
+    result = run("pix2pix_on_the_fly", preset, tmp_path, captions=3)
     assert (result["image"].mode, result["image"].size) == ("RGB", (64, 64))
     assert result["after"] == ["a dog", "one dog", "my dog"]
     assert result["before"] == [result["caption"], "a cat", "one cat"]
