@@ -32,6 +32,7 @@ METHODS: dict[str, tuple[str, dict[str, float]]] = {
     "prompt swap, no guidance": ("prompt_swap", {"guidance": 1.0}),
     "prompt swap": ("prompt_swap", {}),
     "Pix2Pix-OnTheFly": ("pix2pix_on_the_fly", {}),
+    "Plug-and-Play": ("plug_and_play", {}),
 }
 TUNED_ON = 10  # the first held-out edits, on which the graphs' defaults were chosen, are left out
 
