@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graphflow.plan import Plan, PlannedNode
     from graphflow.record import NodeRecord, RunRecord
 
+FOLDED = 30  # columns that long cells need beside the headings for these to stay whole
 STYLES = {"cached": "dim", "run": "green", "maybe": "yellow", "ran": "green", "failed": "bold red", "skipped": "dim"}
 
 
@@ -51,7 +52,7 @@ def plan_table(plan: Plan, graph: Graph, console: Console | None = None, every: 
     table = _table("node", "kind", "status", "reason", *[">size"] * sizes, *[">time"] * times)
     for nodes in rows:
         name, kind = title([n.name for n in nodes]), nodes[0].kind
-        cells = [_text(name), _text(kind, "dim"), _statuses(nodes), _text(_reason(nodes))]
+        cells = [_text(name), _text(kind, "dim"), _counted([n.status for n in nodes]), _text(_reason(nodes))]
         table.add_row(*cells, *[_text(_bytes(nodes))] * sizes, *[_text(_expected(nodes))] * times)
     console.print(table)
     for decided in dict.fromkeys(f"{n.node or n.name}: {n.decision}" for n in plan.nodes.values() if n.decision):
@@ -59,11 +60,11 @@ def plan_table(plan: Plan, graph: Graph, console: Console | None = None, every: 
     console.print(_text(plan_summary(plan)), soft_wrap=True)
 
 
-def _statuses(nodes: Sequence[PlannedNode]) -> Text:
-    """``cached``, ``run ×30``, or ``cached ×28, run ×2``."""
-    counts = {s: n for s in ("cached", "run", "maybe") if (n := sum(node.status == s for node in nodes))}
-    shown = ", ".join(f"{status} ×{count}" if len(nodes) > 1 else status for status, count in counts.items())
-    return _text(shown, STYLES[next(s for s in ("run", "maybe", "cached") if s in counts)])
+def _counted(statuses: Sequence[str]) -> Text:
+    """``cached``, ``run ×30``, or ``cached ×28, run ×2``, in the colour of what matters most."""
+    counts = {status: n for status in STYLES if (n := statuses.count(status))}
+    shown = ", ".join(f"{status} ×{count}" if len(statuses) > 1 else status for status, count in counts.items())
+    return _text(shown, STYLES[next(s for s in ("failed", "run", "ran", "maybe", *STYLES) if s in counts)])
 
 
 def _reason(nodes: Sequence[PlannedNode]) -> str:
@@ -168,11 +169,11 @@ def record_page(record: RunRecord, console: Console | None = None) -> None:
     if record.nodes:
         console.print()
         table = _table("node", "kind", "status", "parameters", ">time")
-        for name, node in record.nodes.items():
-            table.add_row(
-                _text(name), _text(f"{node.kind} v{node.version}", "dim"), _text(node.status, STYLES[node.status]),
-                _text(_parameters(node)), _text(units.duration(node.seconds)),
-            )  # fmt: skip
+        for names in grouped(record.nodes).values():
+            nodes = [record.nodes[name] for name in names]
+            kind, seconds = f"{nodes[0].kind} v{nodes[0].version}", sum(n.seconds for n in nodes)
+            cells = _text(title(names)), _text(kind, "dim"), _counted([n.status for n in nodes])
+            table.add_row(*cells, _text(_parameters(nodes)), _text(units.duration(seconds)))
         console.print(table)
     for name, node in record.nodes.items():
         if node.status == "failed":
@@ -190,8 +191,13 @@ def _record_sections(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]
     return [("inputs", inputs), ("set", overrides), ("models", models), ("outputs", outputs)]
 
 
-def _parameters(node: NodeRecord) -> str:
-    return ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in node.parameters.items())
+def _parameters(nodes: Sequence[NodeRecord]) -> str:
+    """Parameters, and ``several`` where instances have different ones."""
+    found: dict[str, set[str]] = {}
+    for node in nodes:
+        for name, value in node.parameters.items():
+            found.setdefault(name, set()).add(json.dumps(value, ensure_ascii=False))
+    return ", ".join(f"{name}={texts.pop() if len(texts) == 1 else 'several'}" for name, texts in found.items())
 
 
 def listing(rows: Sequence[tuple[str, str]], console: Console | None = None) -> None:
@@ -208,7 +214,8 @@ def listing(rows: Sequence[tuple[str, str]], console: Console | None = None) -> 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: Console | None = None) -> None:
     """Any table of texts, such as the cache's listing; a column whose name begins with ``>`` is flush right."""
     console = console or output()
-    table = _table(*columns)
+    headings = sum(len(column) + 2 for column in columns)
+    table = _table(*columns, whole=headings < console.width - FOLDED)
     for row in rows:
         table.add_row(*map(_text, row))
     console.print(table)
@@ -222,14 +229,15 @@ def checks(findings: Iterable[tuple[bool, str, str]], console: Console | None = 
         console.print(Text.assemble(mark, units.printable(name), (f"  {units.printable(found)}", "dim")))
 
 
-def _table(*columns: str, head: str = "dim") -> Table:
+def _table(*columns: str, head: str = "dim", whole: bool = False) -> Table:
+    """An empty table; with `whole`, headings are not folded."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=head)
     for column in columns:
         right = column.startswith(">")
         long = column in ("reason", "parameters", "")
         table.add_column(
             column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold",
-            ratio=None, min_width=12 if long else None,
+            ratio=None, min_width=12 if long else len(column.lstrip(">")) if whole else None,
         )  # fmt: skip
     return table
 

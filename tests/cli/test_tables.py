@@ -102,6 +102,24 @@ def test_instances_of_a_mapped_node_share_a_line_of_the_plan() -> None:
     assert len(stream.getvalue().splitlines()) == 1 + 33 + 1
 
 
+def test_headings_stay_whole_where_there_is_room_and_no_column_is_lost() -> None:
+    columns = [f"a_long_heading_{i}" for i in range(4)]
+    assert columns[3] in shown(tables.rows_table, columns, [["text " * 9] * 4], width=110).splitlines()[0]
+    narrow = shown(tables.rows_table, columns, [["text", "1", "2", "last"]], width=40)
+    assert "last" in narrow
+
+
+def test_a_record_tells_instances_in_one_line() -> None:
+    nodes = {
+        f"each[{i}]/caption": records.node(
+            "caption", {}, {}, status="failed" if i == 3 else "ran", seconds=1.0, parameters={"beams": 3, "seed": i}
+        )
+        for i in range(4)
+    }
+    text = shown(tables.record_page, records.record(nodes=nodes), width=120)
+    assert "each[0…3]/caption  caption v1  ran ×3, failed ×1  beams=3, seed=several  4.00 s" in text
+
+
 def test_a_cached_plan_says_that_nothing_runs() -> None:
     plan = planned({"a": PlannedNode("a", "k", "cached", "")})
     assert tables.plan_summary(plan) == "everything is cached: 1 node, nothing runs"
