@@ -5,77 +5,17 @@ A run that was killed goes on from its last checkpoint; `nodes/pocket/training` 
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from graphflow.node import Context, Field, Node, Ports
+from graphflow.nodes.pocket.train_base import SPACE, OnPictures, Training, describe, runtime_of
 from graphflow.ports import Image, Model, Table, Weights
 
-if TYPE_CHECKING:
-    from graphflow.nodes.pocket.catalogue import Vocabulary
-    from graphflow.nodes.pocket.training.loop import Loop
 
-SPACE = "pocket"
-
-
-class _OnPictures(Node):
-    """A node that draws its own pictures."""
-
-    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "accelerator"
-
-    vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-64", description="what the pictures show, and size")
-    seed: int = Field(0, ge=0, description="seed of the pictures and of the first weights")
-    workers: int = Field(1, ge=1, description="processes, each with batches of its own")
-
-    def words(self) -> Vocabulary:
-        from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128
-
-        return {words.name: words for words in (POCKET_64, POCKET_128)}[self.vocabulary]
-
-
-class _Training(_OnPictures):
-    """What every training has: AdamW with warm-up, a flat learning rate and a linear fall to zero."""
-
-    num_steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(ge=1, description="samples of a step, in each process")
-    learning_rate: float = Field(1e-3, gt=0, description="of the flat part")
-    warmup: int = Field(100, ge=1, description="steps of linear warm-up")
-    flat: float = Field(0.6, ge=0, lt=1, description="share of the steps before the learning rate falls")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, which is the result")
-    average_every: int = Field(8, ge=1, description="steps between two averagings over the processes")
-    bfloat16: bool = Field(True, description="automatic mixed precision")
-
-    def loop(self, ctx: Context) -> Loop:
-        """The hyper-parameters as the training functions take them."""
-        from graphflow.nodes.pocket.training.loop import Loop
-
-        names = ("batch_size", "learning_rate", "seed", "warmup", "flat", "weight_decay", "ema", "workers", "bfloat16")
-        shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every")}
-        return Loop(count=self.num_steps, device=str(ctx.device), **shared)
-
-
-def _runtime(ctx: Context, label: str) -> dict[str, Any]:
-    """Where a training function reports and where it keeps its checkpoint."""
-
-    def steps(numbers: Sequence[int]) -> Iterable[int]:
-        return ctx.steps(numbers, total=len(numbers), label=label)
-
-    return {"checkpoint": ctx.checkpoint, "steps": steps, "log": lambda line: ctx.log("%s: %s", label, line)}
-
-
-def _describe(folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
-    """Say in the folder how a model port loads it."""
-    text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
-    (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
-    return folder
-
-
-class TrainAutoencoder(_Training, kind="train.autoencoder"):
+class TrainAutoencoder(Training, kind="train.autoencoder"):
     """Train an AutoencoderKL on pictures of the pocket world, its latents normalised channel by channel."""
 
     channels: tuple[int, ...] = Field((16, 32, 64), description="width of each level; the side halves between levels")
@@ -93,11 +33,11 @@ class TrainAutoencoder(_Training, kind="train.autoencoder"):
 
         out = ctx.folder()
         shape = {"channels": self.channels, "layers": self.layers, "kl_weight": self.kl_weight}
-        train_autoencoder(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "autoencoder"))
-        return self.Out(vae=_describe(out, "vae", "diffusers.vae"))
+        train_autoencoder(out, self.words(), self.loop(ctx), **shape, **runtime_of(ctx, "autoencoder"))
+        return self.Out(vae=describe(out, "vae", "diffusers.vae"))
 
 
-class TrainLatents(_OnPictures, kind="train.latents"):
+class TrainLatents(OnPictures, kind="train.latents"):
     """Draw many scenes and keep their latents, so that the denoiser's training never waits for the autoencoder."""
 
     device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
@@ -116,14 +56,14 @@ class TrainLatents(_OnPictures, kind="train.latents"):
         from graphflow.nodes.pocket.world import SINGLES, Mixture
 
         out, mixture = ctx.folder(), SINGLES if self.scenes == "single" else Mixture()
-        runtime = _runtime(ctx, f"latents of {self.scenes} scenes")
+        runtime = runtime_of(ctx, f"latents of {self.scenes} scenes")
         del runtime["checkpoint"]
         numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
         encode_scenes(out, x.vae, self.words(), mixture, **numbers, **runtime)
         return self.Out(latents=out)
 
 
-class TrainDenoiser(_Training, kind="train.denoiser"):
+class TrainDenoiser(Training, kind="train.denoiser"):
     """Train a small Stable Diffusion, UNet and text encoder together: ε-prediction with min-SNR-5 weights."""
 
     channels: tuple[int, ...] = Field(description="width of each level; the first has no attention")
@@ -158,17 +98,17 @@ class TrainDenoiser(_Training, kind="train.denoiser"):
                 curriculum=Curriculum(self.simple_until, self.full_from),
                 drop_caption=self.drop_caption,
                 drop_background=self.drop_background,
-                **_runtime(ctx, "denoiser"),
+                **runtime_of(ctx, "denoiser"),
             )
             os.replace(Path(both) / "denoiser", denoiser)
             os.replace(Path(both) / "text_encoder", text_encoder)
         return self.Out(
-            denoiser=_describe(denoiser, "denoiser", "diffusers.unet"),
-            text_encoder=_describe(text_encoder, "text_encoder", "transformers.clip_text"),
+            denoiser=describe(denoiser, "denoiser", "diffusers.unet"),
+            text_encoder=describe(text_encoder, "text_encoder", "transformers.clip_text"),
         )
 
 
-class TrainCLIP(_Training, kind="train.clip"):
+class TrainCLIP(Training, kind="train.clip"):
     """Train a CLIP on pictures and captions of the pocket world."""
 
     width: int = Field(128, ge=32, multiple_of=32, description="width of both towers and of the common space")
@@ -189,11 +129,11 @@ class TrainCLIP(_Training, kind="train.clip"):
         out = ctx.folder()
         names = ("width", "patch", "layers", "text_layers", "open_background")
         shape = {name: getattr(self, name) for name in names}
-        train_clip(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "clip"))
-        return self.Out(clip=_describe(out, "clip", "transformers.clip", space=f"{SPACE}-clip"))
+        train_clip(out, self.words(), self.loop(ctx), **shape, **runtime_of(ctx, "clip"))
+        return self.Out(clip=describe(out, "clip", "transformers.clip", space=f"{SPACE}-clip"))
 
 
-class TrainCaptioner(_Training, kind="train.captioner"):
+class TrainCaptioner(Training, kind="train.captioner"):
     """Train a BLIP that writes the plain caption of a picture of the pocket world."""
 
     width: int = Field(128, ge=32, multiple_of=32, description="width of encoder and decoder")
@@ -212,11 +152,11 @@ class TrainCaptioner(_Training, kind="train.captioner"):
 
         out = ctx.folder()
         shape = {name: getattr(self, name) for name in ("width", "patch", "layers", "text_layers")}
-        train_captioner(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "captioner"))
-        return self.Out(captioner=_describe(out, "captioner", "transformers.blip"))
+        train_captioner(out, self.words(), self.loop(ctx), **shape, **runtime_of(ctx, "captioner"))
+        return self.Out(captioner=describe(out, "captioner", "transformers.blip"))
 
 
-class TrainCaptionWriter(_Training, kind="train.caption_writer"):
+class TrainCaptionWriter(Training, kind="train.caption_writer"):
     """Train a T5 that turns a caption and a request into captions before and after the edit."""
 
     width: int = Field(128, ge=32, multiple_of=32, description="width of the model")
@@ -232,109 +172,8 @@ class TrainCaptionWriter(_Training, kind="train.caption_writer"):
         from graphflow.nodes.pocket.training.caption_writer import train_caption_writer
 
         out, shape = ctx.folder(), {"width": self.width, "layers": self.layers}
-        train_caption_writer(out, self.words(), self.loop(ctx), **shape, **_runtime(ctx, "caption writer"))
-        return self.Out(llm=_describe(out, "llm", "transformers.seq2seq", template="edit_pair"))
-
-
-class TrainEditLatents(_OnPictures, kind="train.edit_latents"):
-    """Draw many edits and keep the latents of both pictures, for the trainings that learn from pairs."""
-
-    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
-
-    count: int = Field(ge=1, description="edits of all types, rounded up to a multiple of 512")
-
-    class In(Ports):
-        vae: Model["vae"]
-
-    class Out(Ports):
-        edits: Weights["edit_latents"]
-
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.pocket.training.edit_latents import encode_edits
-
-        out, runtime = ctx.folder(), _runtime(ctx, "latents of edits")
-        del runtime["checkpoint"]
-        numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
-        encode_edits(out, x.vae.model, self.words(), **numbers, **runtime)
-        return self.Out(edits=out)
-
-
-class TrainInstructDenoiser(_Training, kind="train.instruct_denoiser"):
-    """Train an InstructPix2Pix denoiser from a text-to-image one: it also sees the latents of the picture to edit."""
-
-    drop_text: float = Field(0.05, ge=0, le=1, description="share of samples without the request")
-    drop_picture: float = Field(0.05, ge=0, le=1, description="share of samples without the picture")
-    drop_both: float = Field(0.05, ge=0, le=1, description="share of samples without either")
-
-    class In(Ports):
-        edits: Weights["edit_latents"]
-        denoiser: Model["denoiser"]
-        text_encoder: Model["text_encoder"]
-
-    class Out(Ports):
-        denoiser: Weights["instruct_denoiser"]
-
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.pocket.training.instruct_denoiser import Dropout, train_instruct_denoiser
-
-        out, dropout = ctx.folder(), Dropout(self.drop_text, self.drop_picture, self.drop_both)
-        models = (x.denoiser, x.text_encoder)
-        runtime = _runtime(ctx, "instruct denoiser")
-        train_instruct_denoiser(out, x.edits, *models, self.loop(ctx), dropout=dropout, **runtime)
-        return self.Out(denoiser=_describe(out, "instruct_denoiser", "diffusers.instruct_unet"))
-
-
-class TrainIPAdapter(_Training, kind="train.ip_adapter"):
-    """Train an IP-Adapter on a frozen denoiser: four image tokens from the image embedding of CLIP."""
-
-    drop_text: float = Field(0.4, ge=0, le=1, description="share of empty captions: the image tokens carry everything")
-    drop_picture: float = Field(0.08, ge=0, le=1, description="share of zero embeddings, for guidance")
-    mixed: float = Field(
-        0.3, ge=0, le=1, description="share of embeddings that are mixes λ(E(x') - E(x)) + (1 - λ)E(y)"
-    )
-    mix_from: float = Field(0.5, ge=0, le=1, description="least λ of a mix")
-    mix_to: float = Field(0.8, ge=0, le=1, description="largest λ of a mix")
-
-    class In(Ports):
-        edits: Weights["edit_latents"]
-        denoiser: Model["denoiser"]
-        text_encoder: Model["text_encoder"]
-        clip: Model["clip"]
-
-    class Out(Ports):
-        adapter: Weights["ip_adapter"]
-
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.pocket.training.ip_adapter import Samples, train_ip_adapter
-
-        out, models = ctx.folder(), (x.denoiser, x.text_encoder, x.clip)
-        samples = Samples(self.drop_text, self.drop_picture, self.mixed, (self.mix_from, self.mix_to))
-        runtime = _runtime(ctx, "ip adapter")
-        train_ip_adapter(out, x.edits, *models, self.loop(ctx), samples=samples, **runtime)
-        return self.Out(adapter=_describe(out, "ip_adapter", "ip_adapter"))
-
-
-class TrainExemplarVLM(_Training, kind="train.exemplar_vlm"):
-    """Train a LLaVA that reads an edit off a pair of pictures, and captions a picture as it will be after an edit."""
-
-    image_size: int = Field(80, ge=16, description="side of the square that a picture or a pair is stretched to")
-    width: int = Field(128, ge=32, multiple_of=32, description="width of the language model")
-    layers: int = Field(3, ge=1, description="layers of the language model")
-
-    class In(Ports):
-        clip: Model["clip"]
-
-    class Out(Ports):
-        vlm: Weights["vlm"]
-
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.pocket.training.exemplar_vlm import train_exemplar_vlm
-
-        out = ctx.folder()
-        shape = {name: getattr(self, name) for name in ("image_size", "width", "layers")}
-        runtime = _runtime(ctx, "exemplar vlm")
-        train_exemplar_vlm(out, self.words(), x.clip.model, self.loop(ctx), **shape, **runtime)
-        return self.Out(vlm=_describe(out, "vlm", "transformers.vlm"))
+        train_caption_writer(out, self.words(), self.loop(ctx), **shape, **runtime_of(ctx, "caption writer"))
+        return self.Out(llm=describe(out, "llm", "transformers.seq2seq", template="edit_pair"))
 
 
 class Gates(Node, kind="train.gates"):
@@ -370,6 +209,145 @@ class Gates(Node, kind="train.gates"):
 
         models = PocketModels(x.vae, x.denoiser, x.text_encoder, x.clip, x.captioner, x.llm)
         counts = Counts(**self.model_dump())
-        rows, sheets = measure(models, POCKET_64, counts, _runtime(ctx, "gates")["steps"])
+        rows, sheets = measure(models, POCKET_64, counts, runtime_of(ctx, "gates")["steps"])
         sheets["prompts_sheet"] = sheets.pop("prompts")
+        return self.Out(table=rows, **sheets)
+
+
+# --- editing by example --------------------------------------------------------------------------------------------
+
+
+class TrainEditLatents(OnPictures, kind="train.edit_latents"):
+    """Draw many edits and keep the latents of both pictures, for the trainings that learn from pairs."""
+
+    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
+
+    count: int = Field(ge=1, description="edits of all types, rounded up to a multiple of 512")
+
+    class In(Ports):
+        vae: Model["vae"]
+
+    class Out(Ports):
+        edits: Weights["edit_latents"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.edit_latents import encode_edits
+
+        out, runtime = ctx.folder(), runtime_of(ctx, "latents of edits")
+        del runtime["checkpoint"]
+        numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
+        encode_edits(out, x.vae.model, self.words(), **numbers, **runtime)
+        return self.Out(edits=out)
+
+
+class TrainInstructDenoiser(Training, kind="train.instruct_denoiser"):
+    """Train an InstructPix2Pix denoiser from a text-to-image one: it also sees the latents of the picture to edit."""
+
+    drop_text: float = Field(0.05, ge=0, le=1, description="share of samples without the request")
+    drop_picture: float = Field(0.05, ge=0, le=1, description="share of samples without the picture")
+    drop_both: float = Field(0.05, ge=0, le=1, description="share of samples without either")
+
+    class In(Ports):
+        edits: Weights["edit_latents"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+
+    class Out(Ports):
+        denoiser: Weights["instruct_denoiser"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.instruct_denoiser import Dropout, train_instruct_denoiser
+
+        out, dropout = ctx.folder(), Dropout(self.drop_text, self.drop_picture, self.drop_both)
+        models = (x.denoiser, x.text_encoder)
+        runtime = runtime_of(ctx, "instruct denoiser")
+        train_instruct_denoiser(out, x.edits, *models, self.loop(ctx), dropout=dropout, **runtime)
+        return self.Out(denoiser=describe(out, "instruct_denoiser", "diffusers.instruct_unet"))
+
+
+class TrainIPAdapter(Training, kind="train.ip_adapter"):
+    """Train an IP-Adapter on a frozen denoiser: four image tokens from the image embedding of CLIP."""
+
+    drop_text: float = Field(0.4, ge=0, le=1, description="share of empty captions: the image tokens carry everything")
+    drop_picture: float = Field(0.08, ge=0, le=1, description="share of zero embeddings, for guidance")
+    mixed: float = Field(
+        0.3, ge=0, le=1, description="share of embeddings that are mixes λ(E(x') - E(x)) + (1 - λ)E(y)"
+    )
+    mix_from: float = Field(0.5, ge=0, le=1, description="least λ of a mix")
+    mix_to: float = Field(0.8, ge=0, le=1, description="largest λ of a mix")
+
+    class In(Ports):
+        edits: Weights["edit_latents"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+        clip: Model["clip"]
+
+    class Out(Ports):
+        adapter: Weights["ip_adapter"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.ip_adapter import Samples, train_ip_adapter
+
+        out, models = ctx.folder(), (x.denoiser, x.text_encoder, x.clip)
+        samples = Samples(self.drop_text, self.drop_picture, self.mixed, (self.mix_from, self.mix_to))
+        runtime = runtime_of(ctx, "ip adapter")
+        train_ip_adapter(out, x.edits, *models, self.loop(ctx), samples=samples, **runtime)
+        return self.Out(adapter=describe(out, "ip_adapter", "ip_adapter"))
+
+
+class TrainExemplarVLM(Training, kind="train.exemplar_vlm"):
+    """Train the captioner further: it reads an edit off a pair of pictures, and captions a picture as it will be."""
+
+    image_size: int = Field(80, ge=16, description="side of the square that a picture or a pair is stretched to")
+
+    class In(Ports):
+        captioner: Model["captioner"]
+
+    class Out(Ports):
+        vlm: Weights["vlm"]
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.training.exemplar_vlm import train_exemplar_vlm
+
+        out, size, runtime = ctx.folder(), self.image_size, runtime_of(ctx, "exemplar vlm")
+        train_exemplar_vlm(out, self.words(), x.captioner, self.loop(ctx), image_size=size, **runtime)
+        return self.Out(vlm=describe(out, "vlm", "transformers.vlm"))
+
+
+class ExemplarGates(Node, kind="train.exemplar_gates"):
+    """Measure the pocket models for editing by example on pictures that training never saw, beside doing nothing."""
+
+    edits: int = Field(70, ge=1, description="edits of the pocket benchmark to carry out as instructions")
+    pictures: int = Field(70, ge=1, description="pictures to paint again from their image tokens alone")
+    mixes: int = Field(56, ge=1, description="triples of the exemplar benchmark whose embeddings to mix")
+    answers: int = Field(140, ge=1, description="pairs to ask the vision-language model about")
+    num_inference_steps: int = Field(30, ge=1, le=999, description="sampling steps")
+    guidance_scale: float = Field(5.0, ge=0, description="text guidance of the instructions")
+    image_guidance_scale: float = Field(1.5, ge=0, description="image guidance of the instructions")
+    image_prompt_guidance: float = Field(3.0, ge=0, description="guidance of the image prompts")
+    edit_weight: float = Field(0.65, ge=0, le=1, description="λ of the mixes")
+
+    class In(Ports):
+        vae: Model["vae"]
+        denoiser: Model["denoiser"]
+        text_encoder: Model["text_encoder"]
+        clip: Model["clip"]
+        instruct_denoiser: Model["instruct_denoiser"]
+        ip_adapter: Model["ip_adapter"]
+        vlm: Model["vlm"]
+
+    class Out(Ports):
+        table: Table
+        instructions: Image
+        image_prompts: Image
+        mixes: Image
+        answers: Image
+
+    def run(self, x: In, ctx: Context) -> Out:
+        from graphflow.nodes.pocket.catalogue import POCKET_64
+        from graphflow.nodes.pocket.exemplar_gates import ExemplarCounts, ExemplarModels, measure_exemplar
+
+        models = ExemplarModels(x.vae, x.denoiser, x.text_encoder, x.clip, x.instruct_denoiser, x.ip_adapter, x.vlm)
+        counts = ExemplarCounts(**self.model_dump())
+        rows, sheets = measure_exemplar(models, POCKET_64, counts, runtime_of(ctx, "gates")["steps"])
         return self.Out(table=rows, **sheets)

@@ -6,8 +6,10 @@ The questions are our own; they ask for what the paper's ask for. The pocket mod
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 GAP = 10 / 512  # width of the white stripe between the pictures, by their side
 MAX_WORDS = 40  # of a caption; text encoders read little more
@@ -40,6 +42,8 @@ def side_by_side(before: Image.Image, after: Image.Image, max_side: int = 512) -
     Each picture is stretched to a square; its side is the longest of all four, `max_side` at most (the paper's 512,
     with a stripe of 10 pixels).
     """
+    from PIL import Image
+
     side = min(max_side, max(*before.size, *after.size))
     gap = max(1, round(side * GAP))
     pair = Image.new("RGB", (2 * side + gap, side), "white")

@@ -147,7 +147,9 @@ def _chat_model(
         # A family that takes videos has no processor for them on PIL, and so none at all with this backend.
         processor = preprocessing_of(AutoProcessor, part, **limits)
         processor.image_processor = preprocessing_of(AutoImageProcessor, part, backend="pil", **limits)
-    if not getattr(processor, "chat_template", None):
+    if not getattr(processor, "chat_template", None):  # some processors (BLIP's) leave theirs to the tokenizer
+        processor.chat_template = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    if not processor.chat_template:
         raise GraphflowError(f"{part} has no chat template (chat_template.jinja), which loader {ref.loader} needs")
     return model, processor
 

@@ -1,7 +1,8 @@
-"""Training of the pocket vision-language model: a LLaVA that reads an edit off a pair of pictures.
+"""Training of the pocket vision-language model: the captioner learns to read an edit off a pair of pictures.
 
 Three questions, those of `graphflow.nodes.lib.exemplar_prompts`: describe the edit, give it as a command, and caption
-another picture as it will be after an edit in words.
+another picture as it will be after an edit in words. A transformers BLIP has a prompt in front of its answer and gives
+it back without its last token; so answers begin with a colon, which callers cut off with the prompt.
 """
 
 import functools
@@ -11,19 +12,19 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
-    CLIPImageProcessorPil,
-    CLIPModel,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
+    BatchFeature,
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessorPil,
+    BlipProcessor,
 )
 
+from graphflow.nodes.lib.captioner import Captioner
 from graphflow.nodes.lib.exemplar_prompts import CAPTION, DESCRIBE, INSTRUCT, caption_question, side_by_side
 
 from ..captions import describe, phrase
@@ -32,13 +33,13 @@ from ..descriptions import description, request
 from ..edits import sample_edit
 from ..exemplars import Triple, sample_triple
 from ..world import Split, render
-from .caption_writer import LETTERS
+from .captioner import HALF, SPECIAL
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
 from .saving import save_half
 
-PAD, END, UNKNOWN, IMAGE = "<pad>", "</s>", "<unk>", "<image>"
-CHAT = "{% for part in messages[0].content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}"
-HALF = (0.5, 0.5, 0.5)
+MAX_TOKENS = 96
+BEGIN = ":"
+CHAT = "{% for part in messages[0].content %}{{ part.text if part.type == 'text' }}{% endfor %}"
 TASKS = ("describe", "describe", "caption", "caption", "instruct")  # a command is a description in fewer words
 
 
@@ -65,8 +66,8 @@ def edit_text(triple: Triple, rng: random.Random) -> str:
 
 
 @functools.cache  # drawing the examples takes a second
-def new_exemplar_tokenizer(words: Vocabulary, num_examples: int = 6_000) -> PreTrainedTokenizerFast:
-    """A piece for each word of the examples, single letters for every other word, and one token a fixed question."""
+def new_exemplar_tokenizer(words: Vocabulary, num_examples: int = 6_000) -> BertTokenizerFast:
+    """A token for each word of the examples and for each fixed question; any other word is spelt in letters."""
     rng = random.Random("exemplar tokenizer")
     known: set[str] = set()
     for _ in range(num_examples):
@@ -74,54 +75,44 @@ def new_exemplar_tokenizer(words: Vocabulary, num_examples: int = 6_000) -> PreT
         texts = [triple.exemplar.instruction, description(triple.exemplar), request(triple.exemplar)]
         texts.append(phrase(describe(triple.edit.after)))
         known |= {word for text in texts for word in re.findall("[a-z0-9]+", text.lower())}
-    pieces = [(PAD, 0.0), (END, 0.0), (UNKNOWN, 0.0), ("▁", -9.0)]
-    pieces += [(f"▁{word}", -1.0) for word in sorted(known)] + [(letter, -9.0) for letter in LETTERS]
-    learnt = Tokenizer(models.Unigram(pieces, unk_id=2))
-    learnt.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    learnt.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
-    learnt.decoder = decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=learnt, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, padding_side="right"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*SPECIAL, *".,:;!?'-", *letters, *(f"##{letter}" for letter in letters), *sorted(known - set(letters))]
+    tokenizer = BertTokenizerFast(vocab={piece: n for n, piece in enumerate(pieces)}, model_max_length=MAX_TOKENS)
     whole = [DESCRIBE, INSTRUCT, *CAPTION.split("{edit}")]
     tokenizer.add_tokens([AddedToken(text, normalized=False, lstrip=True, rstrip=True) for text in whole])
     return tokenizer
 
 
 def new_exemplar_vlm(
-    tokenizer: PreTrainedTokenizerFast, clip: CLIPModel, image_size: int, width: int, layers: int
-) -> LlavaForConditionalGeneration:
-    """A LLaVA with the image tower of `clip` at another size and an untrained language model."""
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    vision = type(clip.config.vision_config)(**{**clip.config.vision_config.to_dict(), "image_size": image_size})
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(image_size // vision.patch_size) ** 2,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
-    model = LlavaForConditionalGeneration(config)
-    tower = {name: value.float() for name, value in clip.vision_model.state_dict().items()}
-    positions = "embeddings.position_embedding.weight"
-    tower[positions] = resized_positions(tower[positions], image_size // vision.patch_size)
-    tower.pop("embeddings.position_ids", None)  # not a weight
-    model.model.vision_tower.load_state_dict(tower)
-    model.model.vision_tower.post_layernorm.requires_grad_(False)  # patches don't pass it
+    tokenizer: BertTokenizerFast, captioner: BlipForConditionalGeneration, words: dict[str, int], image_size: int
+) -> BlipForConditionalGeneration:
+    """A BLIP with the weights of `captioner`, at another picture size and with more words.
+
+    Args:
+        tokenizer: its words.
+        captioner: what it starts from.
+        words: the vocabulary of `captioner`; words that both have keep their embeddings.
+        image_size: side of the square that it sees.
+    """
+    config = BlipConfig.from_dict(captioner.config.to_dict())
+    config.vision_config.image_size = image_size
+    config.text_config.vocab_size = len(tokenizer)
+    config.text_config.max_position_embeddings = MAX_TOKENS
+    model = BlipForConditionalGeneration(config)
+    old, new = captioner.state_dict(), model.state_dict()
+    shared = [(tokenizer.vocab[word], place) for word, place in words.items() if word in tokenizer.vocab]
+    to, of = (torch.tensor(places) for places in zip(*shared, strict=True))
+    for name, value in old.items():
+        known = value.float()
+        if name == "vision_model.embeddings.position_embedding":
+            new[name] = resized_positions(known[0], image_size // config.vision_config.patch_size)[None]
+        elif value.shape == new[name].shape:
+            new[name] = known
+        elif "position" in name:
+            new[name][: len(known)] = known
+        else:  # rows are words
+            new[name][to] = known[of]
+    model.load_state_dict(new)
     return model
 
 
@@ -134,58 +125,46 @@ def resized_positions(table_PD: Tensor, side: int) -> Tensor:
     return torch.cat([table_PD[:1], resized_1Dhw.flatten(2)[0].T])
 
 
-def processor_for(tokenizer: PreTrainedTokenizerFast, image_size: int, patch: int) -> LlavaProcessor:
-    """Pictures of any shape, a pair among them, are stretched to the tower's square."""
-    pictures = CLIPImageProcessorPil(
-        size={"height": image_size, "width": image_size},
-        do_center_crop=False,
-        image_mean=HALF,
-        image_std=HALF,
-        resample=Image.Resampling.BILINEAR,
+def processor_for(tokenizer: BertTokenizerFast, image_size: int) -> BlipProcessor:
+    """Pictures of any shape, a pair among them, are stretched to a square."""
+    pictures = BlipImageProcessorPil(
+        size={"height": image_size, "width": image_size}, image_mean=HALF, image_std=HALF, resample=2
     )
-    return LlavaProcessor(
-        pictures,
-        tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT,
-    )
+    processor = BlipProcessor(pictures, tokenizer)
+    processor.chat_template = CHAT
+    return processor
 
 
 def train_exemplar_vlm(
     out: Path,
     words: Vocabulary,
-    clip: CLIPModel,
+    captioner: Captioner,
     loop: Loop,
     *,
     image_size: int,
-    width: int,
-    layers: int,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
-    """Train on edits drawn on the fly, the image tower from `clip`'s; save to `out` with the processor."""
-    arguments = {"out": out, "words": words, "clip": clip, "loop": loop, "checkpoint": checkpoint}
-    shape = {"image_size": image_size, "width": width, "layers": layers}
-    in_processes(_train, loop.workers, steps, log, shape=shape, **arguments)
+    """Train on edits drawn on the fly, starting from `captioner`; save to `out` with the processor."""
+    arguments = {"out": out, "words": words, "model": captioner.model, "known": captioner._tokenizer.get_vocab()}
+    in_processes(_train, loop.workers, steps, log, loop=loop, size=image_size, checkpoint=checkpoint, **arguments)
 
 
 def _train(
     out: Path,
     words: Vocabulary,
-    clip: CLIPModel,
+    model: BlipForConditionalGeneration,
+    known: dict[str, int],
     loop: Loop,
-    shape: dict[str, int],
+    size: int,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
     torch.manual_seed(loop.seed)
     tokenizer = new_exemplar_tokenizer(words)
-    model = new_exemplar_vlm(tokenizer, clip, **shape)
-    processor = processor_for(tokenizer, shape["image_size"], model.config.vision_config.patch_size)
+    model, processor = new_exemplar_vlm(tokenizer, model, known, size), processor_for(tokenizer, size)
 
     def loss_of(step: Step) -> Tensor:
         tasks = [TASKS[n % len(TASKS)] for n in range(step.batch_size)]
@@ -195,25 +174,24 @@ def _train(
     fit(model, loss_of, loop, checkpoint, steps, log)
     if is_main():
         save_half(model, out)
-        processor.save_pretrained(out, save_jinja_files=False)  # .json alone
+        processor.save_pretrained(out)
 
 
-def batch_of(processor: LlavaProcessor, examples: list[tuple[Image.Image, str, str]]):  # type: ignore[no-untyped-def]
-    """Model inputs with labels at the answers and their end; what `ChatVLM.ask` gives a model, and the answer."""
-    given = [question_text(processor, question) for _, question, _ in examples]
-    texts = [f"{text} {answer}{END}" for text, (_, _, answer) in zip(given, examples, strict=True)]
+def batch_of(processor: BlipProcessor, examples: list[tuple[Image.Image, str, str]]) -> BatchFeature:
+    """Model inputs with labels at the answers and their end: what `ChatVLM.ask` gives a model, and the answer."""
+    texts = [f"{question_text(processor, question)} {BEGIN} {answer}" for _, question, answer in examples]
     inputs = processor(images=[picture for picture, _, _ in examples], text=texts, padding=True, return_tensors="pt")
-    answered = processor.tokenizer([f" {answer}{END}" for _, _, answer in examples]).input_ids
+    answered = processor.tokenizer([f"{BEGIN} {answer}" for _, _, answer in examples], add_special_tokens=False)
     labels = torch.full_like(inputs.input_ids, -100)
-    lengths = inputs.attention_mask.sum(1)
-    for row, ids in enumerate(answered):
-        end = int(lengths[row])
-        labels[row, end - len(ids) : end] = torch.tensor(ids)
+    for row, ids in enumerate(answered.input_ids):
+        end = int(inputs.attention_mask[row].sum())
+        labels[row, end - len(ids) - 1 : end] = inputs.input_ids[row, end - len(ids) - 1 : end]
     inputs["labels"] = labels
+    inputs["input_ids"][:, 0] = processor.tokenizer.cls_token_id
     return inputs
 
 
-def question_text(processor: LlavaProcessor, question: str) -> str:
+def question_text(processor: BlipProcessor, question: str) -> str:
     """A question about one picture in the chat template."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     chat = [{"role": "user", "content": content}]

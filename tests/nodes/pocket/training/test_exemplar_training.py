@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from graphflow.nodes.lib.captioner import Captioner
 from graphflow.nodes.lib.clip import CLIP
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.exemplar_prompts import CAPTION, DESCRIBE, INSTRUCT
@@ -23,10 +24,12 @@ from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128
 from graphflow.nodes.pocket.descriptions import request
 from graphflow.nodes.pocket.edits import EDITS
 from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
+from graphflow.nodes.pocket.training.captioner import new_captioner, new_word_tokenizer
 from graphflow.nodes.pocket.training.clip import image_processor_for, new_clip
 from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser, new_scheduler, new_text_encoder
 from graphflow.nodes.pocket.training.edit_latents import EncodedEdits, encode_edits, load_edits
 from graphflow.nodes.pocket.training.exemplar_vlm import (
+    BEGIN,
     TASKS,
     batch_of,
     example,
@@ -127,9 +130,21 @@ def clip() -> CLIP:
     return CLIP(new_clip(64, tokenizer, 32, 16, 1, 1), image_processor_for(64), tokenizer)
 
 
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    torch.manual_seed(4)
+    tokenizer = new_word_tokenizer()
+    return Captioner(new_captioner(64, tokenizer, 32, 16, 1, 1), None, tokenizer)
+
+
 @pytest.fixture(params=["instruct_denoiser", "ip_adapter", "exemplar_vlm"])
 def train(
-    request: pytest.FixtureRequest, folder: Path, denoiser: Denoiser, text_encoder: TextEncoder, clip: CLIP
+    request: pytest.FixtureRequest,
+    folder: Path,
+    denoiser: Denoiser,
+    text_encoder: TextEncoder,
+    clip: CLIP,
+    captioner: Captioner,
 ) -> Train:
     def run(out: Path, loop: Loop, checkpoint: Path | None, steps: Any, log: Any) -> None:
         runtime = {"checkpoint": checkpoint, "steps": steps, "log": log}
@@ -138,8 +153,7 @@ def train(
         elif request.param == "ip_adapter":
             train_ip_adapter(out, folder, denoiser, text_encoder, clip, loop, samples=SAMPLES, **runtime)
         else:
-            shape = {"image_size": 32, "width": 32, "layers": 1}
-            train_exemplar_vlm(out, POCKET_64, clip.model, loop, **shape, **runtime)
+            train_exemplar_vlm(out, POCKET_64, captioner, loop, image_size=32, **runtime)
 
     return run
 
@@ -297,13 +311,13 @@ def test_every_question_is_one_token_and_every_answer_comes_back(words: Any) -> 
     tokenizer = new_exemplar_tokenizer(words, num_examples=3000)
     rng = random.Random(4)
     for question in (DESCRIBE, INSTRUCT):
-        assert len(tokenizer(question).input_ids) == 1
-    assert len(tokenizer(CAPTION.replace("{edit}", "")).input_ids) == 2
+        assert len(tokenizer(question, add_special_tokens=False).input_ids) == 1
+    assert len(tokenizer(CAPTION.replace("{edit}", ""), add_special_tokens=False).input_ids) == 2
     for number in range(200):
         _, question, answer = example(rng, words, Split.HELD_OUT, TASKS[number % len(TASKS)])
-        ids = tokenizer(f" {answer}").input_ids
-        assert tokenizer.decode(ids) == answer
+        assert tokenizer.decode(tokenizer(answer).input_ids, skip_special_tokens=True) == answer
         assert tokenizer.unk_token_id not in tokenizer(question).input_ids
+    assert tokenizer.decode(tokenizer("a zebra").input_ids, skip_special_tokens=True) == "a zebra", "spelt"
 
 
 def test_the_three_tasks_ask_the_questions_of_the_nodes() -> None:
@@ -319,46 +333,70 @@ def test_the_three_tasks_ask_the_questions_of_the_nodes() -> None:
     assert read(answer)
 
 
-def test_training_gives_the_model_what_it_gets_when_it_is_asked(clip: CLIP) -> None:
+def test_training_gives_the_model_what_it_gets_when_it_is_asked(captioner: Captioner) -> None:
     """The tokens before the answer, and the picture, are those of `ChatVLM.ask`; labels are the answer and its end."""
     tokenizer = new_exemplar_tokenizer(POCKET_64)
-    processor = processor_for(tokenizer, 32, 16)
-    model = new_exemplar_vlm(tokenizer, clip.model, 32, 32, 1)
+    processor = processor_for(tokenizer, 32)
+    model = new_exemplar_vlm(tokenizer, captioner.model, captioner._tokenizer.get_vocab(), 32)
     asked: list[dict[str, torch.Tensor]] = []
-    generate = model.generate
 
-    def watched(**inputs: Any) -> torch.Tensor:
+    def generate(**inputs: Any) -> torch.Tensor:
         asked.append(inputs)
-        result: torch.Tensor = generate(**inputs)
-        return result
+        return inputs["input_ids"]
 
-    model.generate = watched
+    model.generate = generate
     vlm = ChatVLM(model, processor)
     rng = random.Random(6)
     examples = [example(rng, POCKET_64, Split.TRAIN, task) for task in TASKS]
     batch = batch_of(processor, examples)
     for row, (picture, question, answer) in enumerate(examples):
-        vlm.ask([picture], question, max_new_tokens=1)
-        ids = asked[-1]["input_ids"][0]
+        vlm.ask([picture], question)
+        ids = asked[-1]["input_ids"][0, :-1]  # BLIP itself drops the end token
         labels, given = batch.labels[row], batch.input_ids[row]
         assert torch.equal(given[: len(ids)], ids)
         assert torch.equal(batch.pixel_values[row], asked[-1]["pixel_values"][0])
-        assert int((labels >= 0).nonzero()[0]) == len(ids)
         said = labels[labels >= 0]
         assert torch.equal(given[labels >= 0], said)
-        assert said[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(said[:-1]) == answer
-    assert question_text(processor, "why?") == "<image>why?"
+        assert int((labels >= 0).nonzero()[0]) == len(ids)
+        assert tokenizer.decode(said[:1]) == BEGIN
+        assert said[-1] == tokenizer.sep_token_id
+        assert tokenizer.decode(said[1:-1]) == answer
+    assert question_text(processor, "why?") == "why?"
 
 
-def test_the_image_tower_starts_as_clips(clip: CLIP) -> None:
+def test_a_model_that_learnt_one_answer_gives_it_through_the_engine(captioner: Captioner, tmp_path: Path) -> None:
+    from graphflow.models.refs import ModelRef, loaders
+    from graphflow.nodes.pocket.training.loop import fit
+    from graphflow.nodes.pocket.training.saving import save_half
+
     tokenizer = new_exemplar_tokenizer(POCKET_64)
-    model = new_exemplar_vlm(tokenizer, clip.model, 64, 32, 1)
+    processor = processor_for(tokenizer, 32)
+    torch.manual_seed(0)
+    model = new_exemplar_vlm(tokenizer, captioner.model, captioner._tokenizer.get_vocab(), 32)
+    batch = batch_of(processor, [example(random.Random(8), POCKET_64, Split.TRAIN, "instruct")])
+    once = Loop(count=40, batch_size=1, learning_rate=1e-2, warmup=1, bfloat16=False)
+    fit(model, lambda step: model(**batch).loss, once, None, all_steps, quiet)
+    save_half(model, tmp_path)
+    processor.save_pretrained(tmp_path)
+    picture, question, answer = example(random.Random(8), POCKET_64, Split.TRAIN, "instruct")
+    ref = ModelRef("vlm", "transformers.vlm", "x", path=tmp_path)
+    vlm = loaders()["transformers.vlm"].load(ref, tmp_path, torch.device("cpu"), torch.float32)
+    assert vlm.ask([picture], question, max_new_tokens=40) == answer
+
+
+def test_what_the_captioner_knows_is_kept(captioner: Captioner) -> None:
+    tokenizer = new_exemplar_tokenizer(POCKET_64)
+    known = captioner._tokenizer.get_vocab()
+    model = new_exemplar_vlm(tokenizer, captioner.model, known, 64)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = model.model.vision_tower(x).last_hidden_state
-        theirs = clip.model.vision_model(x).last_hidden_state
-    torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(model.vision_model(x)[0], captioner.model.vision_model(x)[0])
+        texts = ["a cat wearing a top hat at night"]
+        ours, theirs = (t(texts, return_tensors="pt").input_ids for t in (tokenizer, captioner._tokenizer))
+        new, old = model(x[:1], ours).logits[0], captioner.model(x[:1], theirs).logits[0]
+    columns = [(tokenizer.vocab[word], place) for word, place in known.items() if word in tokenizer.vocab]
+    to, of = (torch.tensor(places) for places in zip(*columns, strict=True))
+    torch.testing.assert_close(new[:, to], old[:, of], atol=1e-5, rtol=1e-4)
 
 
 def test_captions_follow_descriptions_and_requests_in_other_words() -> None:
