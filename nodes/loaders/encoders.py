@@ -60,17 +60,20 @@ def load_clip_vision(ref: ModelRef, folder: Path | None, device: torch.device, d
 
     The encoder beside IP-Adapter's weights comes without a preprocessor_config.json: it gets CLIP's own preprocessing.
     """
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPVisionModelWithProjection
+    import torch
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPVisionModelWithProjection
 
     from graphflow.nodes.lib.clip import ImageEncoder
 
     part = part_folder(ref, folder)
-    how, config = {}, read_json(part / "config.json")
-    if config.get("model_type") == "clip":  # only the whole knows how wide the projection is
-        whole = CLIPConfig.from_dict(config)
-        whole.vision_config.projection_dim = whole.projection_dim
-        how["config"] = whole.vision_config
-    model = from_transformers(CLIPVisionModelWithProjection, part, dtype, **how).to(device)
+    if read_json(part / "config.json").get("model_type") == "clip":
+        whole = from_transformers(CLIPModel, part, dtype)
+        with torch.device("meta"):
+            model = CLIPVisionModelWithProjection(whole.config.vision_config)
+        model.vision_model, model.visual_projection = whole.vision_model, whole.visual_projection
+    else:
+        model = from_transformers(CLIPVisionModelWithProjection, part, dtype)
+    model = model.to(device)
     side = model.config.image_size
     if any((part / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         return ImageEncoder(model, preprocessing_of(CLIPImageProcessorPil, part), weights_name(ref))
