@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from copy import copy
+from typing import Any
 
 from graphflow.garbage import paused
 
@@ -28,12 +30,11 @@ def run(arguments: list[str]) -> int:
     with paused():
         import typer
 
-        from graphflow.cli.app import app
         from graphflow.errors import Cancelled, GraphflowError
 
-        command = typer.main.get_command(app)
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+        debug = "--debug" in arguments
+        arguments = [a for a in arguments if a != "--debug"]
+        command = _command(arguments[0] if arguments else "")
     try:
         result = command.main(arguments, prog_name="graphflow", standalone_mode=False)
         # typer turns Ctrl-C, and an exit with a code, into a returned code
@@ -52,6 +53,20 @@ def run(arguments: list[str]) -> int:
         # The reader (head, less) has gone; closing stdout quietly keeps Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _command(name: str) -> Any:
+    """The command line; when `name` is a command, with that one alone: building all takes longer than a plan."""
+    import typer
+
+    from graphflow.cli.app import app
+
+    named = [c for c in app.registered_commands if c.callback is not None and name in (c.name, c.callback.__name__)]
+    if named:
+        app = copy(app)
+        app.registered_commands, app.registered_groups = named, []
+        app.callback()(lambda: None)  # else a single command would do without its name
+    return typer.main.get_command(app)
 
 
 def _interrupted() -> int:
