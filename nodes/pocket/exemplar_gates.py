@@ -92,20 +92,7 @@ def instruct(models: ExemplarModels, words: Vocabulary, counts: ExemplarCounts) 
     """How often the instruction is done, on the first edits of the pocket benchmark, beside doing nothing."""
     chosen = benchmark.entries()[: counts.edits]
     sources, asked = [e.before for e in chosen], [e.edit.instruction for e in chosen]
-    edited: list[Image.Image] = []
-    for start in range(0, len(chosen), BATCH):
-        part = slice(start, start + BATCH)
-        z_BChw = instruct_sample(
-            models.instruct,
-            encode(models, sources[part]),
-            models.text_encoder.encode(asked[part]),
-            models.text_encoder.encode([""]),
-            torch.Generator().manual_seed(start),
-            counts.num_inference_steps,
-            guidance_scale=counts.guidance_scale,
-            image_guidance_scale=counts.image_guidance_scale,
-        )
-        edited += decode(models, z_BChw)
+    edited = carry_out(models, sources, asked, counts)
     rows = []
     for name, pictures, bars in (("instructions", edited, (0.6, 0.7)), ("do nothing", sources, (None, None))):
         scores = [edit_scores(picture, e.name, models.clip) for picture, e in zip(pictures, chosen, strict=True)]
@@ -179,6 +166,27 @@ def answers(models: ExemplarModels, words: Vocabulary, counts: ExemplarCounts) -
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def carry_out(
+    models: ExemplarModels, sources: list[Image.Image], asked: list[str], counts: ExemplarCounts
+) -> list[Image.Image]:
+    """The pictures edited as the instructions say."""
+    empty_BLD, edited = models.text_encoder.encode([""]), []
+    for start in range(0, len(sources), BATCH):
+        part = slice(start, start + BATCH)
+        z_BChw = instruct_sample(
+            models.instruct,
+            encode(models, sources[part]),
+            models.text_encoder.encode(asked[part]),
+            empty_BLD,
+            torch.Generator().manual_seed(start),
+            counts.num_inference_steps,
+            guidance_scale=counts.guidance_scale,
+            image_guidance_scale=counts.image_guidance_scale,
+        )
+        edited += decode(models, z_BChw)
+    return edited
 
 
 def paint_from(

@@ -79,7 +79,9 @@ def _train(
 def widened(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """A copy with twice the input channels; the weights of the new ones are zero, so that nothing changes at first."""
     channels = unet.config.in_channels
-    model = UNet2DConditionModel.from_config({**unet.config, "in_channels": 2 * channels})
+    config = {**unet.config, "in_channels": 2 * channels}
+    config.pop("_name_or_path", None)  # the folder that the other came from
+    model = UNet2DConditionModel.from_config(config)
     weights = {name: value.detach().float() for name, value in unet.state_dict().items()}
     known = weights["conv_in.weight"]
     weights["conv_in.weight"] = torch.cat([known, torch.zeros_like(known)], dim=1)

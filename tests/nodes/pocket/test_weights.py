@@ -26,7 +26,7 @@ def models() -> PocketModels:
 
 def test_weights_are_small_safetensors_in_readable_files() -> None:
     files = [file for file in WEIGHTS.rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} <= {".safetensors", ".json"}
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".jinja"}
     assert max(file.stat().st_size for file in files) <= 15e6
     assert sum(file.stat().st_size for file in files) <= 60e6
     assert not [file for file in WEIGHTS.rglob("*config.json") if '"/' in file.read_text(encoding="utf-8")], "a path"

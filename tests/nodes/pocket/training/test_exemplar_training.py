@@ -199,6 +199,7 @@ def test_a_widened_denoiser_ignores_the_picture_before_it_is_trained(denoiser: D
     with torch.no_grad():
         seen, alone = model(torch.cat([z, image], 1), 400, text).sample, denoiser.unet(z, 400, text).sample
     torch.testing.assert_close(seen, alone)
+    assert "_name_or_path" not in model.config
     assert all(p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in denoiser.unet.parameters())
 
