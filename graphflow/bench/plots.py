@@ -14,9 +14,10 @@ from graphflow.bench.table import Head, Row, Table
 # Okabe and Ito's palette without yellow, which is too light for lines on white: told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vPX*"
+HATCHES = ("", "///", "...", "xxx")  # for bars of one colour
 BASELINE = "#767676"
 
-Style = dict[str, tuple[str, str]]  # method → colour, marker
+Style = dict[str, tuple[str, str, str]]  # method → colour, marker, hatch
 
 
 def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
 
 
 def _style(results: Results, table: Table) -> Style:
-    """A colour a curve, and a marker a method."""
+    """A colour a curve; a marker a method, and a hatch where several bars have one colour."""
     out: Style = {}
     curves: dict[str, str] = {}
     markers = dict.fromkeys(("method", "baseline"), 0)
@@ -67,7 +68,8 @@ def _style(results: Results, table: Table) -> Style:
         if row.kind == "method":
             curve = results.spec.methods[row.name].curve or row.name
             colour = curves.setdefault(curve, COLOURS[len(curves) % len(COLOURS)])
-        out[row.name] = colour, MARKERS[markers[row.kind] % len(MARKERS)]
+        alike = sum(found[0] == colour for found in out.values())
+        out[row.name] = colour, MARKERS[markers[row.kind] % len(MARKERS)], HATCHES[alike % len(HATCHES)]
         markers[row.kind] += 1
     return out
 
@@ -101,7 +103,7 @@ def _preservation(results: Results, table: Table, style: Style) -> Any:
         across, up = row.cells[x].found, row.cells[y].found
         assert across is not None
         assert up is not None
-        colour, marker = style[row.name]
+        colour, marker, _ = style[row.name]
         label = row.title
         if not (_within(axes.get_xlim(), across.mean) and _within(axes.get_ylim(), up.mean)):
             label += f"\n({across.mean:.{table.heads[x].digits}f}, {up.mean:.{table.heads[y].digits}f}; off the axes)"
@@ -154,7 +156,7 @@ def _types(results: Results, table: Table, style: Style) -> Any:
     figure, panels = plt.subplots(len(heads), 1, figsize=(width, 2.7 * len(heads)), sharex=True, squeeze=False)
     for head, axes in zip(heads, panels[:, 0], strict=True):
         for number, row in enumerate(rows):
-            _bars(axes, results, head, row, types, (number, len(rows)), style[row.name][0])
+            _bars(axes, results, head, row, types, (number, len(rows)), style)
         axes.set_ylabel(head.text)
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.01)
@@ -169,10 +171,11 @@ def _types(results: Results, table: Table, style: Style) -> Any:
 
 
 def _bars(
-    axes: Any, results: Results, head: Head, row: Row, types: Sequence[str], place: tuple[int, int], colour: str
+    axes: Any, results: Results, head: Head, row: Row, types: Sequence[str], place: tuple[int, int], style: Style
 ) -> None:
     """The bars of one method; a type of which nothing was measured has none."""
     width = 0.8 / place[1]
+    colour, _, hatch = style[row.name]
     values = results.values(row.name, head.key)
     for at, kind in enumerate(types):
         found = estimate(
@@ -182,7 +185,16 @@ def _bars(
         if found is None:
             axes.annotate("–", (left, 0), (0, 2), textcoords="offset points", ha="center", color=BASELINE)
         else:
-            axes.bar(left, found.mean, 0.92 * width, color=colour, label=row.title if at == 0 else None)
+            axes.bar(
+                left,
+                found.mean,
+                0.92 * width,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0,
+                label=row.title if at == 0 else None,
+            )
             axes.errorbar(left, found.mean, yerr=_arm(found), color="#333333", elinewidth=1, capsize=1.5)
 
 
@@ -198,7 +210,9 @@ def _seconds(table: Table, style: Style) -> Any:
     for number, row in enumerate(reversed(rows)):
         found = row.cells[at].found
         assert found is not None
-        axes.barh(number, found.mean, 0.66, color=style[row.name][0])
+        axes.barh(
+            number, found.mean, 0.66, color=style[row.name][0], hatch=style[row.name][2], edgecolor="white", linewidth=0
+        )
         axes.errorbar(found.mean, number, xerr=_arm(found), color="#333333", elinewidth=1, capsize=2)
         end = found.high if found.high is not None else found.mean
         axes.annotate(

@@ -61,6 +61,8 @@ def test_bars_by_edit_type_leave_out_baselines(results: Results) -> None:
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights == [30, 30, 10, 10, 20, 20], "two types for each of the three methods"
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["add", "style"]
+    looks = {(patch.get_facecolor(), patch.get_hatch() or "") for patch in figure.axes[0].patches}
+    assert len(looks) == 3, "methods of one curve have one colour, and another hatch"
     pyplot.close(figure)
 
 
