@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +35,9 @@ from graphflow.garbage import paused
 
 if TYPE_CHECKING:
     from graphflow.run import Run, Runner
+
+
+MOST_FILES = 20  # of a list that are named one by one
 
 
 @app.command()
@@ -88,10 +93,21 @@ def run(
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:
-        for path in [*written, folder / outputs.REPORT]:
-            print(path)
+        for line in [*listed(written), folder / outputs.REPORT]:
+            print(line)
     if done.failures:
         raise GraphflowError(failure_text(done.failures))
+
+
+def listed(paths: Sequence[Path]) -> list[str]:
+    """A line a file; one for the files of a long list: ``out/image-*.png  600 files``."""
+    lists: dict[str, list[Path]] = {}
+    for path in paths:
+        lists.setdefault(str(path.with_stem(re.sub(r"-\d{3,}$", "-*", path.stem))), []).append(path)
+    lines: list[str] = []
+    for name, found in lists.items():
+        lines += [f"{name}  {len(found)} files"] if len(found) > MOST_FILES else map(str, found)
+    return lines
 
 
 def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:

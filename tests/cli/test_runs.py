@@ -378,3 +378,12 @@ def test_a_folder_that_was_there_stays(folder: Path) -> None:
     (folder / "mine").mkdir()
     assert graphflow(["run", "g.yaml", *IMAGE, "--only", "join", "--out", "mine", "-q"]) == 4
     assert (folder / "mine").is_dir()
+
+
+def test_files_of_a_long_list_are_told_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3, 25):
+        PIL.Image.new("RGB", (8, 8), (9 * i, 0, 10)).save(folder / f"photos/{i}.png")
+    assert graphflow(["run", "g.yaml", "--map", "image=photos", "--out", "out-001", "-q"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "out-001/image-*.png  25 files", "out-001/text.json", "out-001/report.html",
+    ]  # fmt: skip
