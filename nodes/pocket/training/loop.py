@@ -10,8 +10,10 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -144,22 +146,27 @@ def in_processes(function: Callable[..., Any], workers: int, steps: Steps, log: 
     """Call `function(steps=, log=, **arguments)` here and in `workers - 1` more processes that average with it.
 
     The others report nothing. Returns what the call in this process returns.
+
+    Raises:
+        RuntimeError: one of the others could not begin, or died; its own message stands on standard error.
     """
     if workers == 1:
         return function(steps=steps, log=log, **arguments)
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
         context = mp.get_context("spawn")
+        begun = context.Semaphore(0)
         others = [
             context.Process(
                 target=_other,
-                args=(function, meeting, rank, workers, arguments),
+                args=(begun, function, meeting, rank, workers, arguments),
                 daemon=True,
             )
             for rank in range(1, workers)
         ]
         for process in others:
             process.start()
+        _wait_for(begun, others)
         dist.init_process_group("gloo", init_method=meeting, rank=0, world_size=workers)
         try:
             result = function(steps=steps, log=log, **arguments)
@@ -170,7 +177,20 @@ def in_processes(function: Callable[..., Any], workers: int, steps: Steps, log: 
         return result
 
 
+def _wait_for(begun: Semaphore, others: Sequence[BaseProcess]) -> None:
+    """Wait until all have begun: the rendezvous itself would wait for a dead one for half an hour."""
+    waiting = len(others)
+    while waiting:
+        if begun.acquire(timeout=1):
+            waiting -= 1
+        elif any(process.exitcode is not None for process in others):
+            for process in others:
+                process.terminate()
+            raise RuntimeError("a training process died before it began; its message stands above")
+
+
 def _other(
+    begun: Semaphore,
     function: Callable[..., Any],
     meeting: str,
     rank: int,
@@ -178,6 +198,7 @@ def _other(
     arguments: dict[str, Any],
 ) -> None:
     torch.set_num_threads(1)
+    begun.release()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     function(steps=all_steps, log=lambda _: None, **arguments)
     dist.destroy_process_group()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from torch import nn
+from line_fit import Deadly, fitted_weight, line, loss_of
 
 from graphflow.nodes.pocket.training.loop import Loop, all_steps, digest_of, fit, in_processes
 
@@ -11,19 +11,6 @@ LOOP = Loop(count=6, batch_size=4, learning_rate=0.05, warmup=1, ema=0.9, bfloat
 
 class Interrupted(Exception):
     pass
-
-
-def line():
-    torch.manual_seed(0)
-    return nn.Linear(3, 1)
-
-
-def loss_of(model):
-    def loss(step):
-        x = torch.randn(step.batch_size, 3, generator=step.torch_rng)
-        return (model(x) - x.sum(1, keepdim=True) - step.rng.random()).square().mean()
-
-    return loss
 
 
 def only(count):
@@ -99,10 +86,9 @@ def test_the_learning_rate_warms_up_stays_flat_and_falls(step, rate):
     assert Loop(count=100, batch_size=1, learning_rate=1.0, warmup=10, flat=0.6).rate_at(step) == pytest.approx(rate)
 
 
-def fitted_weight(steps, log):
-    model = line()
-    fit(model, loss_of(model), Loop(count=4, batch_size=4, learning_rate=0.05, average_every=2), None, steps, log)
-    return model.weight.detach()
+def test_a_process_that_dies_before_it_begins_is_not_waited_for():
+    with pytest.raises(RuntimeError, match="died before it began"):
+        in_processes(fitted_weight, 2, all_steps, print, deadly=Deadly())
 
 
 def test_two_processes_agree_on_parameters_that_neither_has_alone():
