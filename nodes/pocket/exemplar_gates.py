@@ -248,6 +248,8 @@ def load_exemplar_models(folder: Path = WEIGHTS) -> ExemplarModels:
 
     unet, adapter, vlm = (folder / name for name in ("instruct_denoiser", "ip_adapter", "vlm"))
     network = UNet2DConditionModel.from_pretrained(unet, torch_dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(vlm, backend="pil")
+    processor.chat_template = processor.tokenizer.chat_template  # BLIP's processor leaves it there
     pocket = load_models(folder)
     return ExemplarModels(
         *(pocket.vae, pocket.denoiser, pocket.text_encoder, pocket.clip),
@@ -255,7 +257,7 @@ def load_exemplar_models(folder: Path = WEIGHTS) -> ExemplarModels:
         IPAdapter.from_tensors({k: v.float() for k, v in load_file(adapter / "ip_adapter.safetensors").items()}),
         ChatVLM(
             AutoModelForImageTextToText.from_pretrained(vlm, dtype=torch.float32),
-            AutoProcessor.from_pretrained(vlm, backend="pil"),
+            processor,
         ),
     )
 
