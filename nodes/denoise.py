@@ -124,7 +124,11 @@ class DenoiseReEdit(Node, kind="denoise.reedit"):
     guidance_scale: float = Field(
         7.5, ge=0, description="classifier-free guidance; 1 is none, other values need the port negative"
     )
-    image_scale: float = Field(1.0, ge=0, description="weight of the image prompt; 0 leaves the text alone")
+    image_scale: float = Field(1.0, ge=0, description="weight of the image prompt beside the text")
+    prompts: Literal["both", "text", "image"] = Field(
+        "both",
+        description="both as in the paper; text or image alone, where image takes the port negative for the text",
+    )
 
     class In(Ports):
         features: Features
@@ -140,8 +144,10 @@ class DenoiseReEdit(Node, kind="denoise.reedit"):
     def run(self, x: In, ctx: Context) -> Out:
         from graphflow.nodes.lib.ip_adapter import ImagePrompt
 
+        if self.prompts == "image" and x.negative is None:
+            raise ValueError("prompts=image needs the port negative, whose text stands beside the image")
         prompt = ImagePrompt(x.ip_adapter, x.image_prompt.to(ctx.device), self.image_scale)
-        return self.Out(latents=_injected(self, x, ctx, prompt))
+        return self.Out(latents=_injected(self, x, ctx, None if self.prompts == "text" else prompt))
 
 
 def _injected(node: Any, x: Any, ctx: Context, image: Any) -> torch.Tensor:
@@ -154,7 +160,7 @@ def _injected(node: Any, x: Any, ctx: Context, image: Any) -> torch.Tensor:
 
     notes = x.features.notes
     prompts = Prompts(
-        embeds("cond"),
+        embeds("negative" if getattr(node, "prompts", "both") == "image" else "cond"),
         embeds("negative"),
         node.guidance_scale,
         embeds("unconditional"),

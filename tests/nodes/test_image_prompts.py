@@ -139,10 +139,18 @@ def test_reedit_passes_every_port_on(adapter):
         )
         ports = {"features": features, "cond": target, "negative": empty, "model": denoiser}
         image = {"image_prompt": random_tensor(1, 16, seed=3), "ip_adapter": adapter}
-        for scale in (1.0, 0.0):
-            node = DenoiseReEdit(guidance_scale=2.0, image_scale=scale)
-            latents[storage, scale] = node.run(node.In(**ports, **image), Context()).latents
+        for prompts in ("both", "text", "image"):
+            node = DenoiseReEdit(guidance_scale=2.0, prompts=prompts)
+            latents[storage, prompts] = node.run(node.In(**ports, **image), Context()).latents
         plain = DenoiseInjected(guidance_scale=2.0).run(DenoiseInjected.In(**ports), Context()).latents
-        assert torch.equal(latents[storage, 0.0], plain)
-        assert (latents[storage, 1.0] - plain).norm() > 1e-3 * plain.norm()
-    assert (latents["stored", 1.0] - latents["lockstep", 1.0]).norm() < 1e-5 * plain.norm()
+        assert torch.equal(latents[storage, "text"], plain)
+        assert (latents[storage, "both"] - plain).norm() > 1e-3 * plain.norm()
+        same = node.run(node.In(**ports | {"cond": empty}, **image), Context()).latents
+        assert torch.equal(latents[storage, "image"], same)
+    assert (latents["stored", "both"] - latents["lockstep", "both"]).norm() < 1e-5 * plain.norm()
+
+
+def test_the_image_alone_needs_a_text_to_stand_beside(adapter):
+    ports = {"features": None, "cond": None, "image_prompt": torch.zeros(1, 16), "ip_adapter": adapter, "model": None}
+    with pytest.raises(ValueError, match="prompts=image needs the port negative"):
+        DenoiseReEdit(prompts="image").run(DenoiseReEdit.In(**ports), Context())
