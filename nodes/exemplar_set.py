@@ -36,12 +36,20 @@ class _Pairs(Ports):
     source: list[Image]
     target: list[Image]
     instruction: list[Text]
+    edit_type: list[Text]
+
+
+class _PairsIn(_Pairs):
     edit_type: list[Text] = []  # noqa: RUF012  ports are values of an instance
 
 
 class _Exemplars(_Pairs):
     exemplar_before: list[Image]
     exemplar_after: list[Image]
+
+
+class _ExemplarsIn(_Exemplars):
+    edit_type: list[Text] = []  # noqa: RUF012
 
 
 def _columns(x: Any, ports: type[Ports]) -> dict[str, Sequence[Any]]:
@@ -91,7 +99,7 @@ class FilterPairs(Node, kind="exemplar_set.filter_pairs"):
     min_image: float | None = Field(0.7, ge=-1, le=1, description="least clip_image: how much of the picture stays")
     min_direction: float | None = Field(0.2, ge=-1, le=1, description="least clip_direction")
 
-    class In(_Pairs):
+    class In(_PairsIn):
         scores: list[Scores]
         source_scores: list[Scores] = []  # noqa: RUF012  ports are values of an instance
 
@@ -120,7 +128,7 @@ class Combine(Node, kind="exemplar_set.combine"):
     per_edit: int = Field(2, ge=1, description="at most so many exemplars of one edit")
     default_type: str = Field("object_replacement", description="type of every edit, for sets that don't say it")
 
-    class In(_Pairs):
+    class In(_PairsIn):
         pass
 
     class Out(_Exemplars):
@@ -149,7 +157,7 @@ class Filter(Node, kind="exemplar_set.filter"):
 
     min_s_visual: float | None = Field(0.2, ge=-1, le=1, description="least s_visual")
 
-    class In(_Exemplars):
+    class In(_ExemplarsIn):
         scores: list[Scores]
 
     class Out(_Exemplars):
@@ -168,7 +176,7 @@ class Write(Node, kind="exemplar_set.write"):
 
     default_type: str = Field("object_replacement", description="type of every edit, for sets that don't say it")
 
-    class In(_Exemplars):
+    class In(_ExemplarsIn):
         pass
 
     class Out(Ports):

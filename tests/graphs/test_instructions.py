@@ -112,6 +112,25 @@ def test_visii_learns_once_and_edits_every_picture(root, tmp_path):
     assert left == {"prepare", "edit", "decode", "score"}, "the exemplar's nodes are reused"
 
 
+def test_visii_with_text_says_what_the_pair_shows(root, tmp_path):
+    done = session("visii_text", root / "ip2p.yaml", tmp_path).run(**visii_inputs())
+    assert done["instruction"] == "make it blue"
+    plain = session("visii", root / "ip2p.yaml", tmp_path).run(**visii_inputs(), guidance=10.0)
+    assert done["words"] == plain["words"]
+    assert done["image"].tobytes() != plain["image"].tobytes()
+
+
+def test_what_a_pair_shows_can_be_an_instruction(root, tmp_path):
+    done = session("instruct_by_example", root / "ip2p.yaml", tmp_path).run(
+        before=noise(1), after=noise(2), image=noise(3), steps=2
+    )
+    said = session("instruct_pix2pix", root / "ip2p.yaml", tmp_path).run(
+        image=noise(3), instruction="make it blue", steps=2
+    )
+    assert done["instruction"] == "make it blue"
+    assert done["image"].tobytes() == said["image"].tobytes()
+
+
 def test_a_denoiser_of_another_family_is_refused_before_anything_loads(root, tmp_path):
     (root / "mixed.yaml").write_text(
         "graphflow-preset: 1\nextends: ip2p.yaml\nmodels:\n"
