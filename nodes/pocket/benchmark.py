@@ -57,21 +57,30 @@ def entries() -> list[Entry]:
     return [_entry(kind, number) for number in range(PER_TYPE) for kind in TYPES]
 
 
+def type_and_number(name: str, version: str, per_type: int) -> tuple[str, int]:
+    """What a name such as 'pocket-64-v1/replace/07' says, of a benchmark with so many edits of a type.
+
+    Raises:
+        ValueError: there is no such edit.
+    """
+    found, _, rest = name.partition("/")
+    kind, _, number = rest.partition("/")
+    if found != version or kind not in TYPES or number not in {f"{n:02d}" for n in range(per_type)}:
+        types = ", ".join(TYPES)
+        raise ValueError(
+            f"'{name}' is no edit of the pocket benchmark; expected '{version}/<type>/<number>' with a type of {types} "
+            f"and a number from 00 to {per_type - 1:02d}"
+        )
+    return kind, int(number)
+
+
 def entry(name: str) -> Entry:
     """The edit of a name such as 'pocket-64-v1/replace/07'.
 
     Raises:
         ValueError: there is no such edit.
     """
-    version, _, rest = name.partition("/")
-    kind, _, number = rest.partition("/")
-    if version != VERSION or kind not in TYPES or number not in {f"{n:02d}" for n in range(PER_TYPE)}:
-        types = ", ".join(TYPES)
-        raise ValueError(
-            f"'{name}' is no edit of the pocket benchmark; expected '{VERSION}/<type>/<number>' with a type of {types} "
-            f"and a number from 00 to {PER_TYPE - 1:02d}"
-        )
-    return _entry(kind, int(number))
+    return _entry(*type_and_number(name, VERSION, PER_TYPE))
 
 
 @cache

@@ -5,7 +5,6 @@
 Shares are 0 to 1. What doing nothing scores stands beside what the models do.
 """
 
-import argparse
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from .captions import Description, describe, read
 from .catalogue import POCKET_64, Vocabulary
 from .descriptions import description, request
 from .exemplars import ExemplarEntry, entries, sample_triple
-from .gates import BATCH, SHOWN, Row, Sheets, decode, encode, held_out_scenes, judged, row
+from .gates import BATCH, SHOWN, Row, Sheets, command, decode, encode, held_out_scenes, judged, row
 from .models import WEIGHTS, load_models
 from .sheets import contact_sheet
 from .world import Split, render
@@ -262,21 +261,5 @@ def load_exemplar_models(folder: Path = WEIGHTS) -> ExemplarModels:
     )
 
 
-def main() -> None:
-    """Print the table; with --sheets also save the contact sheets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with the models")
-    parser.add_argument("--sheets", type=Path, help="folder for the contact sheets")
-    arguments = parser.parse_args()
-    rows, sheets = measure_exemplar(load_exemplar_models(arguments.weights))
-    for line in rows:
-        verdict = {True: "pass", False: "FAIL", None: ""}[line["pass"]]
-        print(f"{line['gate']:55} {line['measured']:8} {line['bar']:8} {verdict}")
-    if arguments.sheets:
-        arguments.sheets.mkdir(parents=True, exist_ok=True)
-        for name, sheet in sheets.items():
-            sheet.save(arguments.sheets / f"{name}.png", optimize=True)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, lambda folder: measure_exemplar(load_exemplar_models(folder)))

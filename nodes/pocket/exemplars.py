@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from .benchmark import TYPES, WORDS, Drawn, Entry
+from .benchmark import TYPES, WORDS, Drawn, Entry, type_and_number
 from .captions import describe, phrase
 from .catalogue import KINDS, STYLES, Vocabulary
 from .descriptions import description, request
@@ -186,14 +186,7 @@ def entry(name: str) -> ExemplarEntry:
     Raises:
         ValueError: there is no such triple.
     """
-    version, _, rest = name.partition("/")
-    kind, _, number = rest.partition("/")
-    if version != VERSION or kind not in TYPES or number not in {f"{n:02d}" for n in range(PER_TYPE)}:
-        raise ValueError(
-            f"'{name}' is no edit of the exemplar benchmark; expected '{VERSION}/<type>/<number>' with a type of "
-            f"{', '.join(TYPES)} and a number from 00 to {PER_TYPE - 1:02d}"
-        )
-    return _entry(kind, int(number))
+    return _entry(*type_and_number(name, VERSION, PER_TYPE))
 
 
 @cache

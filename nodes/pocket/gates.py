@@ -289,13 +289,18 @@ def hue_error(a: Image.Image, b: Image.Image) -> float:
     return float(np.minimum(turn, 360 - turn).mean()) if vivid.any() else float("nan")
 
 
-def main() -> None:
-    """Print the table; with --sheets also save the contact sheets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command(about: str | None, measured: Callable[[Path], tuple[list[Row], Sheets]]) -> None:
+    """Gates as a command: print the table; with --sheets also save the contact sheets.
+
+    Args:
+        about: what --help says.
+        measured: measures the models in a folder.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with the models")
     parser.add_argument("--sheets", type=Path, help="folder for the contact sheets")
     arguments = parser.parse_args()
-    rows, sheets = measure(load_models(arguments.weights))
+    rows, sheets = measured(arguments.weights)
     for line in rows:
         verdict = {True: "pass", False: "FAIL", None: ""}[line["pass"]]
         print(f"{line['gate']:55} {line['measured']:8} {line['bar']:8} {verdict}")
@@ -306,4 +311,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, lambda folder: measure(load_models(folder)))

@@ -115,7 +115,7 @@ def test_a_description_and_a_request_say_what_changed_and_no_more() -> None:
 def test_a_triple_is_found_by_its_name() -> None:
     assert entry(ALL[40].name) == ALL[40]
     for name in ("pocket-64-exemplars-v1/replace/16", "pocket-64-exemplars-v1/turn/00", "pocket-64-v1/replace/00"):
-        with pytest.raises(ValueError, match=rf"'{name}' is no edit of the exemplar benchmark; expected 'pocket-64-ex"):
+        with pytest.raises(ValueError, match=rf"'{name}' is no edit of the pocket benchmark; expected 'pocket-64-ex"):
             entry(name)
 
 
