@@ -24,6 +24,7 @@ class ChatVLM:
 
     def __init__(self, model: Any, processor: Any, name: str = "") -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.generation_config = _ids_alone(model.generation_config)
         self.name, self._processor = name, processor
 
     def ask(
@@ -52,24 +53,26 @@ class ChatVLM:
         inputs = self._processor(images=pictures or None, text=[text], return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
         with torch.no_grad():
-            ids = self.model.generate(**inputs, **self._decoding(max_new_tokens, seed, temperature))
+            ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **_sampling(seed, temperature))
         return self._processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
-    def _decoding(self, max_new_tokens: int, seed: int, temperature: float) -> dict[str, Any]:
-        from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper
 
-        # Checkpoints bring sampling settings of their own; an answer that is scored follows ours alone.
-        ends = self.model.generation_config
-        pad = ends.pad_token_id if ends.pad_token_id is not None else ends.eos_token_id
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            bos_token_id=ends.bos_token_id,
-            eos_token_id=ends.eos_token_id,
-            pad_token_id=pad[0] if isinstance(pad, list) else pad,
-        )
-        processors = [TemperatureLogitsWarper(temperature), GumbelNoise(seed)] if temperature > 0 else []
-        return {"generation_config": config, "logits_processor": LogitsProcessorList(processors)}
+def _sampling(seed: int, temperature: float) -> dict[str, Any]:
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper
+
+    processors = [TemperatureLogitsWarper(temperature), GumbelNoise(seed)] if temperature > 0 else []
+    return {"do_sample": False, "logits_processor": LogitsProcessorList(processors)}
+
+
+def _ids_alone(defaults: Any) -> Any:
+    """A checkpoint's generation settings without its way of sampling: an answer that is scored follows ours alone."""
+    from transformers import GenerationConfig
+
+    ends = defaults.eos_token_id
+    pad = defaults.pad_token_id if defaults.pad_token_id is not None else ends
+    return GenerationConfig(
+        bos_token_id=defaults.bos_token_id, eos_token_id=ends, pad_token_id=pad[0] if isinstance(pad, list) else pad
+    )
 
 
 class OpenAIVision(OpenAIChat):
