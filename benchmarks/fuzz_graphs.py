@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz_graphs.py [--count 10000] [--seed 0] [--keep FOLDER]
 
-Prints how many were valid, the codes of the others, and the slowest; exits with 1 when anything escaped, and keeps
-those graphs in FOLDER.
+Prints how many were valid, the codes of the others, and the slowest; exits with 1 when anything escaped, or took
+more than a second of CPU, and keeps what escaped in FOLDER.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from mutations import Files, judge, mutants, seeds
+
+LIMIT = 1.0  # seconds of CPU that one file may take
 
 
 def main() -> None:
@@ -49,9 +51,11 @@ def main() -> None:
     print(f"{valid} valid, {len(seconds) - valid} diagnosed, {sum(escaped.values())} escaped")
     print("diagnosed:", ", ".join(f"{code} {n}" for code, n in sorted(codes.items())))
     print(f"CPU seconds: median {sorted(seconds)[len(seconds) // 2]:.4f}, slowest {max(seconds):.3f}")
+    slow = sum(s > LIMIT for s in seconds)
+    print(f"{slow} took more than {LIMIT:g} s")
     for what, n in escaped.most_common():
         print(f"escaped {n} times: {what}")
-    sys.exit(bool(escaped))
+    sys.exit(bool(escaped or slow))
 
 
 def keep(files: Files, folder: Path, report: str) -> None:

