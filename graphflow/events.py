@@ -32,10 +32,12 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStarted(Event):
-    """A node begins to compute."""
+    """A node begins to compute on a device, alone or as one of `batch` elements that are computed in one call."""
 
     node: str
     kind: str
+    device: str = ""
+    batch: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,15 @@ class NodeProgress(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFinished(Event):
-    """A node has its outputs: computed just now (`ran`) or found in the store (`cached`)."""
+    """A node has its outputs: computed just now (`ran`) or found in the store (`cached`).
+
+    `peak` is the memory that it needed beside the weights, in bytes, where the device tells.
+    """
 
     node: str
     how: Literal["ran", "cached"]
     seconds: float = 0.0
+    peak: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +81,26 @@ class NodeSkipped(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoaded(Event):
-    """A model is in memory."""
+    """A model has come from disk into host memory (stage ``host``), or onto a device (``device``).
+
+    `seconds` is how long that took, `bytes` the size of its weights.
+    """
 
     role: str
     name: str
     seconds: float
+    device: str = ""
+    bytes: int = 0
+    stage: Literal["host", "device"] = "device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReleased(Event):
+    """A model has made room on a device."""
+
+    name: str
+    device: str
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

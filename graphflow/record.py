@@ -54,7 +54,8 @@ class NodeRecord(_Record):
     """One node: what it is, where its inputs came from, and what became of it.
 
     `seconds` is the computing time; for a cached node, that of the run that computed it. `started` is in seconds
-    after the run's beginning.
+    after the run's beginning. `batch` elements were computed in one call on `device`, the time of each being its share;
+    `peak` is what the call needed there beside the weights, in bytes.
     """
 
     kind: str
@@ -67,6 +68,23 @@ class NodeRecord(_Record):
     outputs: dict[str, ValueRecord] = Field(default_factory=dict)
     started: float | None = None
     seconds: float = 0.0
+    device: str = ""
+    batch: int = 1
+    peak: int | None = None
+
+
+class LoadRecord(_Record):
+    """A model's way through memory: into host memory, onto a device, or off it.
+
+    `started` is in seconds after the run's beginning.
+    """
+
+    model: str
+    device: str
+    stage: Literal["host", "device", "released"]
+    started: float
+    seconds: float
+    bytes: int
 
 
 class RunRecord(_Record):
@@ -87,6 +105,7 @@ class RunRecord(_Record):
     overrides: dict[str, Any] = Field(default_factory=dict)
     preset: Any = None
     models: dict[str, ModelRecord] = Field(default_factory=dict)
+    loads: list[LoadRecord] = Field(default_factory=list)
     device: str = "cpu"
     dtype: str = "float32"
     started: str = ""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..catalogue import Vocabulary
 from ..world import Mixture, Split, render, sample_scene
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
+from .warm_start import add_level, widen
 
 LATENT_CHANNELS = 4
 VARIED = Mixture(empty=0.05, pair=0.2, colour=0.4, accessory=0.3)
@@ -38,6 +39,23 @@ def new_autoencoder(channels: tuple[int, ...], layers: int, size: int) -> Autoen
     )
 
 
+def started(start: AutoencoderKL, channels: tuple[int, ...], size: int) -> AutoencoderKL:
+    """An autoencoder of these widths for pictures of this size that begins as `start`.
+
+    Raises:
+        ValueError: `start` is not the same number of levels deep, nor one less.
+    """
+    model = AutoencoderKL.from_config(start.config)
+    model.load_state_dict({name: value.float().cpu() for name, value in start.state_dict().items()})
+    missing = len(channels) - len(start.config.block_out_channels)
+    if missing not in (0, 1):
+        found = list(start.config.block_out_channels)
+        raise ValueError(f"an autoencoder with channels {list(channels)} can't begin as one with {found}")
+    model = widen(add_level(model, channels[0]) if missing else model, channels)
+    model.register_to_config(sample_size=size)
+    return model
+
+
 def train_autoencoder(
     out: Path,
     words: Vocabulary,
@@ -46,13 +64,17 @@ def train_autoencoder(
     channels: tuple[int, ...],
     layers: int,
     kl_weight: float,
+    start: AutoencoderKL | None = None,
+    decoder_only: bool = False,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
     """Train an AutoencoderKL and save it to `out` in float16, its latents normalised to mean 0 and deviation 1.
 
-    Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean over the latents).
+    It begins as `start`, which may be narrower, and one level less deep, for pictures half as large. With
+    `decoder_only` the latents stay those of `start`. Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean
+    over the latents).
     """
     arguments = {
         "out": out,
@@ -61,6 +83,8 @@ def train_autoencoder(
         "channels": channels,
         "layers": layers,
         "kl_weight": kl_weight,
+        "start": start,
+        "decoder_only": decoder_only,
     }
     in_processes(_train, loop.workers, steps, log, checkpoint=checkpoint, **arguments)
 
@@ -72,15 +96,22 @@ def _train(
     channels: tuple[int, ...],
     layers: int,
     kl_weight: float,
+    start: AutoencoderKL | None,
+    decoder_only: bool,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
     torch.manual_seed(loop.seed)
-    model = new_autoencoder(channels, layers, words.size)
+    model = started(start, channels, words.size) if start else new_autoencoder(channels, layers, words.size)
+    model.to(memory_format=torch.channels_last)
+    if decoder_only:
+        model.encoder.requires_grad_(False)
+        _conv(model.quant_conv).requires_grad_(False)
 
     def loss_of(step: Step) -> Tensor:
-        x_BCHW = pictures(step.rng, words, Split.TRAIN, step.batch_size, VARIED).to(step.device)
+        x_BCHW = pictures(step.rng, words, Split.TRAIN, step.batch_size, VARIED)
+        x_BCHW = x_BCHW.to(step.device, memory_format=torch.channels_last)
         posterior = model.encode(x_BCHW).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=step.torch_rng).to(step.device)
         y_BCHW = model.decode(posterior.mean + posterior.std * noise).sample.float()
@@ -88,7 +119,9 @@ def _train(
         return reconstruction_loss(y_BCHW, x_BCHW) + kl_weight * kl
 
     fit(model, loss_of, loop, checkpoint, steps, log)
-    if is_main():
+    if is_main() and decoder_only:
+        model.half().save_pretrained(out)
+    elif is_main():
         rng = random.Random(f"{loop.seed}/normalise")
         normalise_latents(model, pictures(rng, words, Split.TRAIN, 512, VARIED).to(loop.device))
         model.half().save_pretrained(out)
