@@ -129,7 +129,7 @@ def package_version(name: str) -> str | None:
 def torch_build(package: str = "torch") -> str | None:
     """What torch was built for: ``cuda 12.8``, ``rocm 6.4`` or ``xpu``; None for CPUs only, or when it is not there.
 
-    Read in its file ``version.py``, as torchvision has one, too: a version such as 2.13.0 tells it on some systems only.
+    Read in its file ``version.py``, as torchvision has one, too: a version alone tells it on some systems only.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -80,6 +80,17 @@ class NodeSkipped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelLoading(Event):
+    """A model begins its way into host memory, or onto a device; `ModelLoaded` or the node's failure follows."""
+
+    role: str
+    name: str
+    device: str = ""
+    bytes: int = 0
+    stage: Literal["host", "device"] = "device"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelLoaded(Event):
     """A model has come from disk into host memory (stage ``host``), or onto a device (``device``).
 

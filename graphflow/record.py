@@ -91,7 +91,8 @@ class RunRecord(_Record):
     """A whole run.
 
     `text` is the graph file and `files` are those of its sub-graphs; `overrides` are the ``--set`` values, keyed
-    ``node.parameter``; `mapped` are the inputs over which the whole graph was run (``--map``).
+    ``node.parameter``; `mapped` are the inputs over which the whole graph was run (``--map``); `memory` is what a
+    device's weights and activations may take, in bytes, where that has a limit.
     """
 
     format: Literal[1] = FORMAT
@@ -106,6 +107,7 @@ class RunRecord(_Record):
     preset: Any = None
     models: dict[str, ModelRecord] = Field(default_factory=dict)
     loads: list[LoadRecord] = Field(default_factory=list)
+    memory: dict[str, int] = Field(default_factory=dict)
     device: str = "cpu"
     dtype: str = "float32"
     started: str = ""
