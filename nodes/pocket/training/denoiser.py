@@ -18,6 +18,7 @@ from .latents import Encoded, load_encoded
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
 from .saving import save_half
 from .tokenizer import MAX_LENGTH, TOKENIZER
+from .warm_start import begin_as
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Size:
     heads: int
     text_width: int
     text_layers: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Trained models to begin as; None: random weights."""
+
+    denoiser: UNet2DConditionModel | None = None
+    text_encoder: CLIPTextModel | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ def train_denoiser(
     curriculum: Curriculum,
     drop_caption: float,
     drop_background: float,
+    start: Start = Start(),
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
@@ -109,9 +119,13 @@ def train_denoiser(
 
     `drop_caption` of the captions are empty, for classifier-free guidance (Ho and Salimans 2022); `drop_background`
     leave the place open. Weights of the timesteps: min-SNR-5 (Hang et al. 2023).
+
+    Raises:
+        ValueError: a model of `start` has another shape than `size` says.
     """
     arguments = {"out": out, "simple": simple, "full": full, "loop": loop, "size": size, "curriculum": curriculum}
-    arguments |= {"drop_caption": drop_caption, "drop_background": drop_background, "checkpoint": checkpoint}
+    arguments |= {"drop_caption": drop_caption, "drop_background": drop_background, "start": start}
+    arguments |= {"checkpoint": checkpoint}
     in_processes(_train, loop.workers, steps, log, **arguments)
 
 
@@ -124,6 +138,7 @@ def _train(
     curriculum: Curriculum,
     drop_caption: float,
     drop_background: float,
+    start: Start,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
@@ -137,6 +152,9 @@ def _train(
             "text_encoder": new_text_encoder(size, tokenizer),
         }
     )
+    for name, known in (("denoiser", start.denoiser), ("text_encoder", start.text_encoder)):
+        if known is not None:
+            begin_as(model[name], known)
     alphas_cumprod = new_scheduler().alphas_cumprod
 
     def loss_of(step: Step) -> Tensor:
