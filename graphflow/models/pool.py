@@ -1,42 +1,89 @@
-"""Loaded models: each is loaded once a run and shared by all nodes that use it."""
+"""Loaded models of one device: each is loaded once, shared by all nodes that use it, moved and dropped when told to."""
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
+import weakref
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+import torch
 
 from graphflow.errors import MissingError
-from graphflow.events import Listener, ModelLoaded
+from graphflow.events import Listener, ModelLoaded, ModelLoading, ModelReleased
+from graphflow.models import modules
 from graphflow.models.files import local_folder
+from graphflow.models.offload import Offloaded, offload
 from graphflow.models.refs import ModelRef, loaders
+from graphflow.models.sharing import Parts, sharing
+from graphflow.models.weights import model_key, weight_bytes
 
-if TYPE_CHECKING:
-    import torch
+Stage = Literal["host", "device"]
 
 # from_pretrained patches torch's module construction process-wide while it runs (diffusers#4296): one load at a time.
 _LOADING = threading.Lock()
 
 
+@dataclass(eq=False)
+class _Loaded:
+    """A model that is here; `offloaded` when its weights come to the device layer by layer while it runs."""
+
+    ref: ModelRef
+    value: Any
+    roots: list[torch.nn.Module] = field(default_factory=list)
+    on_device: bool = False
+    offloaded: Offloaded | None = None
+
+    @property
+    def parts(self) -> dict[int, torch.nn.Module]:
+        return modules.parts_of(self.roots)
+
+
 class ModelPool:
-    """Loads models on first use and keeps them."""
+    """Loads models into host memory, moves them onto the device and away again.
+
+    It decides nothing: who calls it says what comes and goes. One thread may use models while another prefetches.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, emit: Listener) -> None:
         self.device, self.dtype, self.emit = device, dtype, emit
-        self._loaded: dict[tuple[str, ...], Any] = {}
+        self._on_host = device.type == "cpu"  # the device's memory is the host's: what is loaded is there already
+        self._parts: Parts = WeakValueDictionary()
+        self._lock = threading.RLock()  # of the tables below, and of moving; never held while a model is loaded
+        self._loads: dict[str, Future[_Loaded]] = {}
+        self._thread: ThreadPoolExecutor | None = None
 
     def get(self, ref: ModelRef) -> Any:
-        """The loaded model of a preset's entry.
+        """The loaded model of a preset's entry, on the device.
 
         Raises:
             MissingError: its files are not on this machine.
+            GraphflowError: they hold something else.
+            torch.OutOfMemoryError: the device has no room; nothing of the model stays there.
         """
-        return self._load(ref, local_folder(ref))
+        loaded = self._wait(model_key(ref), ref)
+        with self._lock:
+            self._bring(loaded)
+        return loaded.value
 
     def get_trained(self, folder: Path, role: str) -> Any:
-        """The loaded model of a `Weights` value.
+        """The loaded model of a `Weights` value, on the device.
+
+        Raises:
+            MissingError: the folder does not say how to load it.
+        """
+        return self.get(self.ref_of_trained(folder, role))
+
+    @staticmethod
+    def ref_of_trained(folder: Path, role: str) -> ModelRef:
+        """What a preset would say about a `Weights` value.
 
         Raises:
             MissingError: the folder does not say how to load it.
@@ -50,22 +97,196 @@ class ModelPool:
             raise MissingError(f"{described} does not say how to load these weights: {error}") from error
         if found != role:
             raise MissingError(f"{folder} holds a {found}, expected a {role}")
-        return self._load(ModelRef(role, name, space, path=folder, options=options), folder)
+        return ModelRef(role, name, space, path=folder, options=options)
 
-    def _load(self, ref: ModelRef, folder: Path | None) -> Any:
-        import torch
+    @classmethod
+    def key_of_trained(cls, folder: Path, role: str) -> str:
+        """`model_key` of a `Weights` value. Raises MissingError as `ref_of_trained`."""
+        return model_key(cls.ref_of_trained(folder, role))
 
-        identity = (ref.loader, str(folder or ref.endpoint), ref.part, str(ref.dtype), json.dumps(dict(ref.options)))
-        with _LOADING:
-            if identity not in self._loaded:
-                if folder is None and not ref.endpoint:
-                    raise MissingError(f"{ref.role}: {ref.describe()} is not on this machine")
-                known = loaders()
-                if ref.loader not in known:
-                    raise MissingError(f"{ref.role}: there is no loader '{ref.loader}'")
-                dtype = getattr(torch, ref.dtype) if ref.dtype else self.dtype
-                began = time.perf_counter()
-                self._loaded[identity] = known[ref.loader].load(ref, folder, self.device, dtype)
-                seconds = time.perf_counter() - began
-                self.emit(ModelLoaded(role=ref.role, name=ref.describe(), seconds=seconds))
-            return self._loaded[identity]
+    def prefetch(self, ref: ModelRef) -> None:
+        """Load a model into host memory in the background, unless it is here. What goes wrong, `get` raises."""
+        key = model_key(ref)
+        with self._lock:
+            if key in self._loads:
+                return
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="graphflow-loader")
+            self._loads[key] = self._thread.submit(self._load, ref)
+
+    def release(self, keys: Iterable[str], keep_on_host: bool) -> int:
+        """Take models off the device, and out of host memory too unless they are to stay there.
+
+        On a CPU device they are dropped in any case. What another model on the device shares stays.
+
+        Returns:
+            Bytes that the device got back.
+        """
+        freed = 0
+        for key in keys:
+            with self._lock:
+                future = self._loads.get(key)
+                if future is not None and (future.cancel() or (future.done() and future.exception() is not None)):
+                    del self._loads[key]
+                elif future is not None and future.done():
+                    freed += self._take_off(key, future.result(), keep_on_host)
+        return freed
+
+    def offload(self, key: str) -> bool:
+        """Let a model's weights come to the device layer by layer while it runs; see `graphflow.models.offload`.
+
+        Returns:
+            Whether it could be done; the model is then used as before, only more slowly.
+        """
+        with self._lock:
+            loaded = self._here().get(key)
+            if loaded is None or loaded.offloaded is not None:
+                return loaded is not None
+            if not self._on_host:
+                self._leave(loaded)
+            loaded.offloaded = offload(loaded.roots, self.device)
+            loaded.on_device = loaded.on_device and loaded.offloaded is None
+            return loaded.offloaded is not None
+
+    @property
+    def resident(self) -> Mapping[str, int]:
+        """The models on the device and their bytes there; shared parts are counted with each."""
+        with self._lock:
+            found = {key: loaded for key, loaded in self._here().items() if loaded.on_device}
+            return {key: self._bytes([loaded]) for key, loaded in found.items()}
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of parameters and buffers on the device, measured over the tensors; shared ones once."""
+        with self._lock:
+            return self._bytes(self._here().values())
+
+    def close(self) -> None:
+        """Drop all models. A load that has begun is waited for, because it can't be interrupted."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(cancel_futures=True)
+        with self._lock:
+            self._loads.clear()
+        self._empty_cache()
+
+    def _wait(self, key: str, ref: ModelRef) -> _Loaded:
+        """The loaded model: found, waited for, or loaded in this thread."""
+        with self._lock:
+            future = self._loads.get(key)
+            mine = future is None or future.cancel()  # one that still waits for the loader thread is loaded here
+            if future is None or mine:
+                future = self._loads[key] = Future()
+                future.set_running_or_notify_cancel()
+        if mine:
+            try:
+                future.set_result(self._load(ref))
+            except BaseException as error:
+                future.set_exception(error)
+        try:
+            return future.result()
+        except BaseException:
+            with self._lock:  # the next one who asks tries again
+                if self._loads.get(key) is future:
+                    del self._loads[key]
+            raise
+
+    def _load(self, ref: ModelRef) -> _Loaded:
+        """From disk to host memory."""
+        folder, known = local_folder(ref), loaders().get(ref.loader)
+        if known is None:
+            raise MissingError(f"{ref.role}: there is no loader '{ref.loader}'")
+        if folder is None and not ref.endpoint:
+            raise MissingError(f"{ref.role}: {ref.describe()} is not on this machine")
+        chosen = ref.dtype or known.dtype
+        dtype = getattr(torch, chosen) if chosen else self.dtype
+        self._announce(ref, weight_bytes(ref, str(dtype).removeprefix("torch.")), "host")
+        with _LOADING, sharing(self._parts):
+            began = time.perf_counter()
+            value = known.load(ref, folder, torch.device("cpu"), dtype)
+            loaded = _Loaded(ref, value, modules.roots_of(value), on_device=self._on_host)
+            if self.device.type == "cuda":
+                modules.move(self._own(loaded).values(), modules.to_host(pinned=True))
+            seconds = time.perf_counter() - began
+        bytes_ = modules.bytes_of(modules.tensors_of(loaded.parts.values()), torch.device("cpu"))
+        self._report(ref, seconds, bytes_, "host")
+        return loaded
+
+    def _bring(self, loaded: _Loaded) -> None:
+        """From host memory onto the device, unless it is there."""
+        if loaded.on_device or loaded.offloaded is not None:
+            return
+        ref, parts = loaded.ref, loaded.parts.values()
+        self._announce(ref, modules.bytes_of(modules.tensors_of(parts), torch.device("cpu")), "device")
+        began = time.perf_counter()
+        try:
+            modules.move(parts, modules.to_device(self.device))
+            self._synchronize()
+        except BaseException:
+            self._leave(loaded)
+            raise
+        loaded.on_device = True
+        self._report(ref, time.perf_counter() - began, self._bytes([loaded]), "device")
+
+    def _take_off(self, key: str, loaded: _Loaded, keep_on_host: bool) -> int:
+        """Off the device; returns the bytes that it got back."""
+        before, here = self._bytes(self._here().values()), loaded.on_device
+        if self._on_host or not keep_on_host or loaded.offloaded is not None:
+            self._drop(key, loaded)
+        else:
+            self._leave(loaded)
+        freed = before - self._bytes(self._here().values())
+        if here:
+            self._empty_cache()
+            self.emit(ModelReleased(name=loaded.ref.describe(), device=str(self.device), bytes=freed))
+        return freed
+
+    def _leave(self, loaded: _Loaded) -> None:
+        """To host memory, but for the parts that another model on the device shares."""
+        loaded.on_device = False
+        modules.move(self._own(loaded).values(), modules.to_host(pinned=self.device.type == "cuda"))
+
+    def _drop(self, key: str, loaded: _Loaded) -> None:
+        del self._loads[key]
+        loaded.on_device = False
+        if loaded.offloaded is not None:
+            loaded.offloaded.close()
+        waiting = modules.parts_of(root for other in self._here().values() for root in other.roots)
+        left = [part for name, part in self._own(loaded).items() if name in waiting]
+        modules.move(left, modules.to_host(pinned=self.device.type == "cuda"))
+        alive = [weakref.ref(root) for root in loaded.roots]
+        loaded.value, loaded.roots = None, []
+        if any(root() is not None for root in alive):
+            gc.collect()  # some networks refer to themselves
+
+    def _own(self, loaded: _Loaded) -> dict[int, torch.nn.Module]:
+        """The parts of a model that no other model on the device shares."""
+        others = [other for other in self._here().values() if other is not loaded and other.on_device]
+        taken = modules.parts_of(root for other in others for root in other.roots)
+        return {name: part for name, part in loaded.parts.items() if name not in taken}
+
+    def _here(self) -> dict[str, _Loaded]:
+        """The models that are in memory."""
+        done = {key: future for key, future in self._loads.items() if future.done() and not future.cancelled()}
+        return {key: future.result() for key, future in done.items() if future.exception() is None}
+
+    def _bytes(self, models: Iterable[_Loaded]) -> int:
+        on_device = [loaded for loaded in models if loaded.on_device or not self._on_host]
+        parts = modules.parts_of(root for loaded in on_device for root in loaded.roots)
+        return modules.bytes_of(modules.tensors_of(parts.values()), self.device)
+
+    def _synchronize(self) -> None:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
+    def _empty_cache(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _announce(self, ref: ModelRef, bytes_: int, stage: Stage) -> None:
+        name, device = ref.describe(), str(self.device)
+        self.emit(ModelLoading(role=ref.role, name=name, device=device, bytes=bytes_, stage=stage))
+
+    def _report(self, ref: ModelRef, seconds: float, bytes_: int, stage: Stage) -> None:
+        name, device = ref.describe(), str(self.device)
+        self.emit(ModelLoaded(role=ref.role, name=name, seconds=seconds, device=device, bytes=bytes_, stage=stage))

@@ -70,6 +70,8 @@ class Loader:
         load: ``load(ref, folder, device, dtype)``; `folder` is the local root (without `part`), None for an endpoint.
         files: which files of a hub repository it needs, as patterns; ``{part}`` and ``{option}`` are filled in.
         options: option name → meaning; others are an error.
+        dtype: floating-point type that it loads in when the preset leaves the choice open; empty for the run's.
+        keeps: beginnings of the names of the tensors that stay in memory, where a file may hold others; empty for all.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Loader:
     load: LoadFunction
     files: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = ""
+    keeps: tuple[str, ...] = ()
 
     def patterns(self, ref: ModelRef) -> list[str]:
         """The file patterns that `ref` needs from a repository, relative to its root."""
@@ -89,7 +93,12 @@ _LOADERS: dict[str, Loader] = {}
 
 
 def loader(
-    name: str, role: str, files: tuple[str, ...] = (), options: Mapping[str, str] | None = None
+    name: str,
+    role: str,
+    files: tuple[str, ...] = (),
+    options: Mapping[str, str] | None = None,
+    dtype: str = "",
+    keeps: tuple[str, ...] = (),
 ) -> Callable[[LoadFunction], LoadFunction]:
     """Register the decorated function as a loader; see `Loader` for the arguments.
 
@@ -103,7 +112,7 @@ def loader(
         if name in _LOADERS and _identity(_LOADERS[name].load) != _identity(load):
             places = f"{place_of(_LOADERS[name].load)} and {place_of(load)}"
             raise UsageError(f"two functions claim the loader '{name}': {places}")
-        _LOADERS[name] = Loader(name, role, load, files, dict(options or {}))
+        _LOADERS[name] = Loader(name, role, load, files, dict(options or {}), dtype, keeps)
         return load
 
     return register

@@ -79,6 +79,7 @@ def with_schedule(
     role="text_encoder",
     files=("{part}config.json", TRANSFORMERS_WEIGHTS, "{tokenizer}*tokenizer_config.json", "{tokenizer}*.[jt][sxi]*"),
     options=TOKENIZER_OPTION,
+    keeps=("text_model.",),
 )
 def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A CLIP text encoder, as `nodes.lib.text_encoder.TextEncoder`."""

@@ -42,7 +42,9 @@ def load_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: t
     return CLIP(model, processor, tokenizer_of(CLIPTokenizer, part), weights_name(ref))
 
 
-@loader("transformers.hps", role="hps", files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES))
+@loader(
+    "transformers.hps", role="hps", files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES), dtype="float32"
+)
 def load_hps(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A preference model of CLIP's architecture, as `nodes.lib.clip.CLIP`; HPSv2 has a preprocessing of its own."""
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -54,7 +56,12 @@ def load_hps(ref: ModelRef, folder: Path | None, device: torch.device, dtype: to
     return CLIP(model, CLIPImageProcessorPil(), tokenizer_of(CLIPTokenizer, part), weights_name(ref))
 
 
-@loader("transformers.clip_vision", role="image_encoder", files=("{part}*config.json", TRANSFORMERS_WEIGHTS))
+@loader(
+    "transformers.clip_vision",
+    role="image_encoder",
+    files=("{part}*config.json", TRANSFORMERS_WEIGHTS),
+    keeps=("vision_model.", "visual_projection."),
+)
 def load_clip_vision(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """The image tower of a CLIP, alone or inside a whole one, as `nodes.lib.clip.ImageEncoder`.
 
@@ -154,7 +161,7 @@ def _register() -> None:
         ("timm.structure", "structure", VIT_FILES, load_timm_vit),
     ]
     for name, role, files, load in again:
-        loader(name, role=role, files=files)(load)
+        loader(name, role=role, files=files, dtype="float32")(load)
 
 
 _register()

@@ -26,6 +26,7 @@ NETS = ("squeeze", "alex", "vgg")
     role="lpips",
     files=(TRANSFORMERS_WEIGHTS,),
     options={"net": "backbone: squeeze (ReEdit, PIE-Bench), alex (usual elsewhere) or vgg"},
+    dtype="float32",
 )
 def load_lpips(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """LPIPS with its linear heads, version 0.1, as `nodes.lib.metrics.perceptual.LPIPS`."""
@@ -44,7 +45,7 @@ def load_lpips(ref: ModelRef, folder: Path | None, device: torch.device, dtype: 
     return LPIPS(model.to(device, scoring_dtype(ref, dtype)), net, weights_name(ref))
 
 
-@loader("inception.fid", role="inception", files=(TRANSFORMERS_WEIGHTS,))
+@loader("inception.fid", role="inception", files=(TRANSFORMERS_WEIGHTS,), dtype="float32")
 def load_inception(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """The Inception of FID with the keys of pytorch-fid, as `nodes.lib.metrics.inception.Inception`."""
     need("torchvision", ref)
