@@ -109,16 +109,18 @@ def _train(
         model.encoder.requires_grad_(False)
         _conv(model.quant_conv).requires_grad_(False)
 
+    def draw(step: Step) -> Tensor:
+        return pictures(step.rng, words, Split.TRAIN, step.batch_size, VARIED)
+
     def loss_of(step: Step) -> Tensor:
-        x_BCHW = pictures(step.rng, words, Split.TRAIN, step.batch_size, VARIED)
-        x_BCHW = x_BCHW.to(step.device, memory_format=torch.channels_last)
+        x_BCHW = step.drawn.to(step.device, memory_format=torch.channels_last)
         posterior = model.encode(x_BCHW).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=step.torch_rng).to(step.device)
         y_BCHW = model.decode(posterior.mean + posterior.std * noise).sample.float()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         return reconstruction_loss(y_BCHW, x_BCHW) + kl_weight * kl
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main() and decoder_only:
         model.half().save_pretrained(out)
     elif is_main():

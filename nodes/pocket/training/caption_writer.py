@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import BatchEncoding, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from ..captions import PLAIN, any_wording, describe, phrase
 from ..catalogue import Vocabulary
@@ -105,14 +105,16 @@ def _train(
     tokenizer = new_writer_tokenizer(words)
     model = new_writer(tokenizer, **shape)
 
+    def draw(step: Step) -> list[BatchEncoding]:
+        examples = [example(step.rng, words, Split.TRAIN)[1:] for _ in range(step.batch_size)]
+        return [tokenizer(list(texts), padding=True, return_tensors="pt") for texts in zip(*examples, strict=True)]
+
     def loss_of(step: Step) -> Tensor:
-        examples = [example(step.rng, words, Split.TRAIN) for _ in range(step.batch_size)]
-        given = tokenizer([x for _, x, _ in examples], padding=True, return_tensors="pt").to(step.device)
-        answer = tokenizer([y for _, _, y in examples], padding=True, return_tensors="pt").to(step.device)
+        given, answer = (tokens.to(step.device) for tokens in step.drawn)
         labels = answer.input_ids.masked_fill(answer.attention_mask == 0, -100)
         return model(input_ids=given.input_ids, attention_mask=given.attention_mask, labels=labels).loss
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
         save_half(model, out)
         tokenizer.save_pretrained(out)

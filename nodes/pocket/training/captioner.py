@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import (
+    BatchEncoding,
     BertTokenizerFast,
     BlipConfig,
     BlipForConditionalGeneration,
@@ -86,10 +87,13 @@ def _train(
     tokenizer = new_word_tokenizer()
     model = new_captioner(words.size, tokenizer, **shape)
 
-    def loss_of(step: Step) -> Tensor:
+    def draw(step: Step) -> tuple[Tensor, BatchEncoding]:
         scenes = [sample_scene(step.rng, words, Split.TRAIN, VARIED) for _ in range(step.batch_size)]
-        x_BCHW = pixels_of(scenes, words.size).to(step.device)
-        tokens = tokenizer([caption(scene) for scene in scenes], padding=True, return_tensors="pt").to(step.device)
+        tokens = tokenizer([caption(scene) for scene in scenes], padding=True, return_tensors="pt")
+        return pixels_of(scenes, words.size), tokens
+
+    def loss_of(step: Step) -> Tensor:
+        x_BCHW, tokens = (part.to(step.device) for part in step.drawn)
         labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
         return model(
             pixel_values=x_BCHW,
@@ -98,7 +102,7 @@ def _train(
             labels=labels,
         ).loss
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
         save_half(model, out)
         pictures = BlipImageProcessorPil(

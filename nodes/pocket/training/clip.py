@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
+    BatchEncoding,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -94,17 +95,20 @@ def _train(
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     model = new_clip(words.size, tokenizer, **shape)
 
-    def loss_of(step: Step) -> Tensor:
+    def draw(step: Step) -> tuple[Tensor, BatchEncoding, Tensor]:
         scenes = [sample_scene(step.rng, words, Split.TRAIN, VARIED) for _ in range(step.batch_size)]
-        x_BCHW = pixels_of(scenes, words.size).to(step.device)
         shown = [describe(scene) for scene in scenes]
         said = [replace(d, background=None) if step.rng.random() < open_background else d for d in shown]
         said += [one_field_wrong(d, words, step.rng) for d in said]
         texts = [phrase(d, any_wording(step.rng)) for d in said]
-        tokens = tokenizer(texts, padding=True, return_tensors="pt").to(step.device)
-        return contrastive_loss(model(pixel_values=x_BCHW, **tokens).logits_per_image.float(), fits(shown, said))
+        return pixels_of(scenes, words.size), tokenizer(texts, padding=True, return_tensors="pt"), fits(shown, said)
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    def loss_of(step: Step) -> Tensor:
+        x_BCHW, tokens, fitting = step.drawn
+        found = model(pixel_values=x_BCHW.to(step.device), **tokens.to(step.device))
+        return contrastive_loss(found.logits_per_image.float(), fitting)
+
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
         save_half(model, out)
         CLIPProcessor(image_processor_for(words.size), tokenizer).save_pretrained(out)

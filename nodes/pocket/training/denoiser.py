@@ -157,12 +157,15 @@ def _train(
             begin_as(model[name], known)
     alphas_cumprod = new_scheduler().alphas_cumprod
 
-    def loss_of(step: Step) -> Tensor:
+    def draw(step: Step) -> tuple[Tensor, Tensor]:
         z_Bchw, scenes = draw_batch(step, pools, curriculum.share_of_full(step.number))
         captions = [caption_for(scene, step.rng, drop_caption, drop_background) for scene in scenes]
-        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return z_Bchw, tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+    def loss_of(step: Step) -> Tensor:
+        z_Bchw, tokens = step.drawn
         c_BTD = model["text_encoder"](tokens.to(step.device)).last_hidden_state
-        t_B = stratified_timesteps(len(scenes), len(alphas_cumprod), step.torch_rng)
+        t_B = stratified_timesteps(len(z_Bchw), len(alphas_cumprod), step.torch_rng)
         eps_Bchw = torch.randn(z_Bchw.shape, generator=step.torch_rng)
         alpha_B111 = alphas_cumprod[t_B][:, None, None, None]
         noisy_Bchw = alpha_B111.sqrt() * z_Bchw + (1 - alpha_B111).sqrt() * eps_Bchw
@@ -171,7 +174,7 @@ def _train(
         error_B = (predicted_Bchw - eps_Bchw.to(step.device)).square().mean(dim=(1, 2, 3))
         return (min_snr_weights(alphas_cumprod[t_B]).to(step.device) * error_B).mean()
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
         save(model, tokenizer, out)
 

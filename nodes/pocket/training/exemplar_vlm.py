@@ -166,12 +166,14 @@ def _train(
     tokenizer = new_exemplar_tokenizer(words)
     model, processor = new_exemplar_vlm(tokenizer, model, known, size), processor_for(tokenizer, size)
 
-    def loss_of(step: Step) -> Tensor:
+    def draw(step: Step) -> BatchFeature:
         tasks = [TASKS[n % len(TASKS)] for n in range(step.batch_size)]
-        examples = [example(step.rng, words, Split.TRAIN, task) for task in tasks]
-        return model(**batch_of(processor, examples).to(step.device)).loss
+        return batch_of(processor, [example(step.rng, words, Split.TRAIN, task) for task in tasks])
 
-    fit(model, loss_of, loop, checkpoint, steps, log)
+    def loss_of(step: Step) -> Tensor:
+        return model(**step.drawn.to(step.device)).loss
+
+    fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
         save_half(model, out)
         processor.save_pretrained(out)

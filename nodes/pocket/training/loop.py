@@ -1,17 +1,19 @@
 """The loop that all pocket models are trained by: resumable, and spread over processes by parameter averaging.
 
 The batch of a step depends on (seed, step, rank) alone, so a run that was cut off and resumed ends with the very
-parameters of one that was not.
+parameters of one that was not. Batches are drawn where the training runs, on the CPU; an accelerator would wait for
+them, so that there the other cores draw ahead.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 Steps = Callable[[Iterable[int]], Iterable[int]]
 Log = Callable[[str], None]
@@ -49,6 +52,14 @@ class Loop:
     save_seconds: float = 180.0
     device: str = "cpu"
     bfloat16: bool = True  # autocast; parameters and optimiser stay in float32
+    drawers: int | None = None  # processes that draw batches ahead; None: the other cores, beside an accelerator
+
+    @property
+    def drawing(self) -> int:
+        """How many processes draw batches ahead; 0: each step draws its own."""
+        if self.drawers is None:
+            return 0 if self.device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
+        return self.drawers
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -66,9 +77,11 @@ class Step:
     torch_rng: torch.Generator  # on the CPU
     batch_size: int
     device: torch.device
+    drawn: Any = None  # what `draw` gave for this step, on the CPU
 
 
 Loss = Callable[[Step], Tensor]
+Draw = Callable[[Step], Any]
 
 
 def fit(
@@ -78,8 +91,12 @@ def fit(
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
+    draw: Draw | None = None,
 ) -> None:
-    """Minimise `loss_of` over the parameters of `model`, in place, going on from `checkpoint` if it has one."""
+    """Minimise `loss_of` over the parameters of `model`, in place, going on from `checkpoint` if it has one.
+
+    `draw` makes what the loss finds as `Step.drawn`; it may run ahead in another process and must not touch a device.
+    """
     rank = dist.get_rank() if dist.is_initialized() else 0
     model.to(loop.device).train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -94,10 +111,11 @@ def fit(
     if first:
         log(f"resumed at step {first}")
     saved_at, shown_at, losses = time.monotonic(), time.monotonic(), []
+    batches = _batches(draw, loop, rank, first)
     for number in steps(range(first, loop.count)):
         optimiser.param_groups[0]["lr"] = loop.rate_at(number)
         with torch.autocast(loop.device.split(":")[0], torch.bfloat16, enabled=loop.bfloat16):
-            loss = loss_of(_step(loop, number, rank))
+            loss = loss_of(replace(_step(loop, number, rank), drawn=next(batches)))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
@@ -125,8 +143,46 @@ def fit(
     model.eval()
 
 
-def _step(loop: Loop, number: int, rank: int) -> Step:
-    key = f"{loop.seed}/{number}/{rank}"
+class _Batches(Dataset[Any]):
+    """The batch of each step, by the step's number."""
+
+    def __init__(self, draw: Draw, loop: Loop, rank: int) -> None:
+        self._draw, self._loop, self._rank = draw, replace(loop, device="cpu"), rank
+
+    def __getitem__(self, number: int) -> Any:
+        return self._draw(_step(self._loop, number, self._rank, "draw"))
+
+
+def _batches(draw: Draw | None, loop: Loop, rank: int, first: int) -> Iterator[Any]:
+    if draw is None:
+        return itertools.repeat(None)
+    batches, numbers = _Batches(draw, loop, rank), range(first, loop.count)
+    if not loop.drawing:
+        return (batches[number] for number in numbers)
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=loop.drawing,
+            collate_fn=_as_it_is,
+            worker_init_fn=_one_thread,
+            prefetch_factor=4,
+            multiprocessing_context="fork",  # the batches are never pickled on their way in
+        )
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _step(loop: Loop, number: int, rank: int, purpose: str = "loss") -> Step:
+    key = f"{loop.seed}/{number}/{rank}/{purpose}"
     rng = random.Random(key)
     torch_rng = torch.Generator().manual_seed(rng.getrandbits(62))
     return Step(
