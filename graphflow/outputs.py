@@ -24,6 +24,7 @@ from graphflow.run import Run, Runner
 
 INDEX = "run.json"
 REPORT = "report.html"
+TRACE = "trace.json"
 
 
 def next_folder(parent: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Commands about finished runs: show, diff, report."""
+"""Commands about finished runs: show, diff, report, trace."""
 
 from __future__ import annotations
 
@@ -66,6 +66,24 @@ def report(
 
     target = out or (file if file.is_dir() else file.parent) / REPORT
     replace_file(target, lambda path: write_report(record, load, path, Memory(opened)))
+    print(target)
+
+
+@app.command()
+def trace(
+    file: Made,
+    out: Annotated[Path | None, typer.Option("--out", help="where to write it; default trace.json beside it")] = None,
+) -> None:
+    """Write when each device computed, loaded and waited in a run, for ui.perfetto.dev or chrome://tracing."""
+    from graphflow.outputs import TRACE, replace_file
+    from graphflow.trace import write_trace
+
+    record = read_record(file)
+    target = out or (file if file.is_dir() else file.parent) / TRACE
+    try:
+        replace_file(target, lambda path: write_trace(record, path))
+    except OSError as error:
+        raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
     print(target)
 
 
