@@ -126,6 +126,7 @@ def ddim_inversion(
         raise ValueError(f"inversion with guidance_scale={guidance_scale} needs a negative prompt")
     moves = _inversion_moves(denoiser, num_inference_steps, convention)
     embeds_GLD = guidance_rows(len(latents_BChw), cond_BLD, negative_BLD if guidance_scale != 1 else None)
+    embeds_GLD = embeds_GLD.to(denoiser.dtype)
     trajectory_SBChw = latents_BChw.new_empty(len(moves) + 1, *latents_BChw.shape)
     trajectory_SBChw[0] = latents_BChw
     z_BChw = latents_BChw
@@ -187,7 +188,7 @@ def ddim_sample(
         raise ValueError(f"sampling with guidance_scale={guidance_scale} needs a negative prompt")
     embeds_GLD = guidance_rows(
         len(noise_BChw), cond_BLD, negative_BLD if guidance_scale != 1 else None, direction_LD=direction_LD
-    )
+    ).to(denoiser.dtype)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)
     z_BChw = noise_BChw

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -34,9 +34,11 @@ class InstructModel(Protocol):
 
     Attributes:
         channels: C.
+        dtype: the floating-point type of its weights.
     """
 
     channels: int
+    dtype: torch.dtype
 
     def condition(self, vae: VAE, image: Image.Image, mask: Image.Image | None) -> Tensor:
         """What the network reads of a picture beside the noisy latents, (1, c, h, w)."""
@@ -98,7 +100,7 @@ class InstructDenoiser(Denoiser):
             embeds_GLD: conditioning of the instruction.
             pooled_GE: not read.
         """
-        seen = torch.cat([latents_GChw, image_GChw], dim=1).to(self.dtype)
+        seen = torch.cat([latents_GChw.to(self.dtype), image_GChw.to(self.dtype)], dim=1)
         t_G = torch.full((len(seen),), float(timestep), device=seen.device)
         output: Tensor = self.unet(seen, t_G, encoder_hidden_states=embeds_GLD.to(self.dtype), return_dict=False)[0]
         return output.to(latents_GChw.dtype)
@@ -163,13 +165,62 @@ def text_rows(batch: int, cond: Tensor, negative: Tensor, guided: bool = True) -
     return torch.cat([block.expand(batch, *block.shape[1:]) for block in blocks])
 
 
+def draw_noises(
+    count: int, shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator], device: torch.device
+) -> Tensor:
+    """Noise for the beginning and for each ancestral step, drawn in that order, (count, B, C, h, w), on the device.
+
+    One copy for all of them: a copy at each step would stop the device every time.
+
+    Args:
+        count: how often each generator draws.
+        shape: (B, C, h, w).
+        generator: one CPU generator that draws for the whole batch, or one for each picture, so that a picture's
+            noise does not depend on the others.
+
+    Raises:
+        ValueError: the number of generators is not B.
+    """
+    if isinstance(generator, torch.Generator):
+        return torch.stack([torch.randn(*shape, generator=generator) for _ in range(count)]).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"got {len(generator)} generators for {shape[0]} pictures")
+    alone = [draw_noises(count, (1, *shape[1:]), one, torch.device("cpu")) for one in generator]
+    return torch.cat(alone, dim=1).to(device)
+
+
+def euler_ancestral_step(
+    z_BChw: Tensor, output_BChw: Tensor, sigma_from: Tensor, sigma_to: Tensor, noise_BChw: Tensor, prediction_type: str
+) -> Tensor:
+    """An ancestral Euler step in the scale of σ (Karras et al. 2022; k-diffusion's sample_euler_ancestral).
+
+    The operations and their order are those of diffusers' scheduler, which draws the noise itself, on the host.
+
+    Args:
+        z_BChw: z = x + σ·ε.
+        output_BChw: what the network predicted, ε or v.
+        sigma_from: where z lies.
+        sigma_to: where it shall lie; 0 at the end.
+        noise_BChw: what is added anew.
+        prediction_type: ``epsilon`` or ``v_prediction``.
+    """
+    if prediction_type == "epsilon":
+        x_BChw = z_BChw - sigma_from * output_BChw
+    else:
+        x_BChw = output_BChw * (-sigma_from / (sigma_from**2 + 1) ** 0.5) + z_BChw / (sigma_from**2 + 1)
+    sigma_up = (sigma_to**2 * (sigma_from**2 - sigma_to**2) / sigma_from**2) ** 0.5
+    sigma_down = (sigma_to**2 - sigma_up**2) ** 0.5
+    derivative_BChw = (z_BChw - x_BChw) / sigma_from
+    return z_BChw + derivative_BChw * (sigma_down - sigma_from) + noise_BChw * sigma_up
+
+
 @torch.no_grad()
 def instruct_sample(
     model: InstructModel,
     image_Bchw: Tensor,
     cond_BLD: Tensor,
     negative_BLD: Tensor,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     num_inference_steps: int = 100,
     *,
     pooled: tuple[Tensor, Tensor] | None = None,
@@ -190,7 +241,7 @@ def instruct_sample(
         image_Bchw: what it reads of the pictures to edit, from its `condition`.
         cond_BLD: conditioning of the instruction, of B rows or one.
         negative_BLD: the empty prompt's, of B rows or one.
-        generator: a CPU generator, for the first noise and that of ancestral steps.
+        generator: see `draw_noises`; for the first noise and that of ancestral steps.
         num_inference_steps: N.
         pooled: pooled embeddings of the instruction and of the empty prompt, for families that need them.
         guidance_scale: s_T.
@@ -205,20 +256,24 @@ def instruct_sample(
     scheduler, batch = model.sampler(sampler, num_inference_steps), len(image_Bchw)
     ancestral = isinstance(scheduler, EulerAncestralDiscreteScheduler)
     guided = (guidance_scale, image_guidance_scale) != (1, 1)
-    images_Gchw, embeds_GLD = picture_rows(image_Bchw, guided), text_rows(batch, cond_BLD, negative_BLD, guided)
-    pooled_GE = None if pooled is None else text_rows(batch, *pooled, guided)
-    z_BChw = torch.randn(batch, model.channels, *image_Bchw.shape[2:], generator=generator).to(image_Bchw.device)
-    z_BChw = z_BChw * getattr(scheduler, "init_noise_sigma", 1.0)
+    images_Gchw = picture_rows(image_Bchw, guided).to(model.dtype)
+    embeds_GLD = text_rows(batch, cond_BLD, negative_BLD, guided).to(model.dtype)
+    pooled_GE = None if pooled is None else text_rows(batch, *pooled, guided).to(model.dtype)
+    shape = (batch, model.channels, *image_Bchw.shape[2:])
+    first_BChw, *noises = draw_noises(1 + ancestral * num_inference_steps, shape, generator, image_Bchw.device)
+    z_BChw = first_BChw * getattr(scheduler, "init_noise_sigma", 1.0)
     for number in steps(list(range(num_inference_steps))):
         timestep = scheduler.timesteps[number]
-        x_GChw = torch.cat([z_BChw] * 3) if guided else z_BChw
-        if ancestral:
-            x_GChw = scheduler.scale_model_input(x_GChw, timestep)
+        x_BChw = z_BChw / (scheduler.sigmas[number] ** 2 + 1) ** 0.5 if ancestral else z_BChw
+        x_GChw = torch.cat([x_BChw] * 3) if guided else x_BChw
         output_BChw = model.predict_edit(x_GChw, images_Gchw, timestep, embeds_GLD, pooled_GE)
         if guided:
             output_BChw = dual_guidance(output_BChw, guidance_scale, image_guidance_scale)
-        extra = {"generator": generator} if ancestral else {}
-        z_BChw = scheduler.step(output_BChw, timestep, z_BChw, **extra, return_dict=False)[0]
+        if ancestral:
+            sigmas, kind = scheduler.sigmas[number : number + 2].unbind(), scheduler.config.prediction_type
+            z_BChw = euler_ancestral_step(z_BChw, output_BChw, *sigmas, noises[number], kind)
+        else:
+            z_BChw = scheduler.step(output_BChw, timestep, z_BChw, return_dict=False)[0]
         if on_step is not None:
             on_step(z_BChw / (scheduler.sigmas[number + 1] ** 2 + 1) ** 0.5 if ancestral else z_BChw)
     return z_BChw

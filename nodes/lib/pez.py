@@ -28,11 +28,16 @@ class Reader(Protocol):
     def words(self, ids: list[int]) -> str: ...
 
 
-def nearest_words(embeds_LW: Tensor, vocabulary_VW: Tensor, left_out: list[int]) -> Tensor:
-    """Ids of the tokens that are nearest by cosine, (L,); those of `left_out` are never chosen."""
-    similarity_LV = normalize(embeds_LW, dim=-1) @ normalize(vocabulary_VW, dim=-1).T
-    similarity_LV[:, left_out] = -torch.inf
-    return similarity_LV.argmax(dim=-1)
+def nearest_words(embeds_LW: Tensor, unit_VW: Tensor, left_out_V: Tensor) -> Tensor:
+    """Ids of the tokens that are nearest by cosine, (L,).
+
+    Args:
+        embeds_LW: P.
+        unit_VW: E, each row of length 1.
+        left_out_V: True for tokens that are never chosen.
+    """
+    similarity_LV = normalize(embeds_LW, dim=-1) @ unit_VW.T
+    return similarity_LV.masked_fill(left_out_V, -torch.inf).argmax(dim=-1)
 
 
 def no_words(clip: Reader) -> list[int]:
@@ -76,25 +81,31 @@ def optimise_prompt(
     first_L = words[torch.randint(len(words), (num_tokens,), generator=generator)]
     embeds_LW = vocabulary_VW[first_L.to(vocabulary_VW.device)].clone().requires_grad_()
     optimiser = torch.optim.AdamW([embeds_LW], lr=learning_rate, weight_decay=weight_decay)
-    best_L, best, begin = first_L, -torch.inf, 0
+    # Everything that a step compares stays on the device: to look at a number would stop it every time.
+    device = embeds_LW.device
+    unit_VW, left_out_V = normalize(vocabulary_VW, dim=-1), torch.zeros(len(vocabulary_VW), dtype=torch.bool)
+    left_out_V[left_out] = True
+    left_out_V = left_out_V.to(device)
+    best_L, best, begin = first_L.to(device), torch.full((), -torch.inf, device=device), 0
     if found := load_state(checkpoint):
         tensors, numbers = found
         embeds_LW.data.copy_(tensors["embeds"])
         optimiser.state[embeds_LW] = adam_state(tensors, embeds_LW)
-        best_L, best, begin = tensors["best"], numbers["best"], int(numbers["done"])
+        best_L, begin = tensors["best"].to(device), int(numbers["done"])
+        best = torch.full_like(best, numbers["best"])
     for number in steps(range(begin, num_steps)):
-        ids_L = nearest_words(embeds_LW.detach(), vocabulary_VW, left_out)
+        ids_L = nearest_words(embeds_LW.detach(), unit_VW, left_out_V)
         projected_LW = vocabulary_VW[ids_L].clone().requires_grad_()
         with torch.enable_grad():
             similarity = cosine_similarity(clip.text_of(projected_LW[None]), targets_ND).mean()
         (embeds_LW.grad,) = torch.autograd.grad(1 - similarity, projected_LW)
         optimiser.step()
-        if similarity.item() > best:
-            best_L, best = ids_L.cpu(), similarity.item()
+        better = similarity.detach() > best
+        best_L, best = torch.where(better, ids_L, best_L), torch.where(better, similarity.detach(), best)
         if checkpoint is not None and (number + 1) % SAVE_EVERY == 0:
-            state = {"embeds": embeds_LW, "best": best_L, **adam_tensors(optimiser.state[embeds_LW])}
-            save_state(checkpoint, state, {"best": best, "done": number + 1})
-    return clip.words(best_L.tolist()), best
+            state = {"embeds": embeds_LW, "best": best_L.cpu(), **adam_tensors(optimiser.state[embeds_LW])}
+            save_state(checkpoint, state, {"best": best.item(), "done": number + 1})
+    return clip.words(best_L.tolist()), best.item()
 
 
 def adam_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@ embeddings, n sentences; G = 2·B rows under guidance (negative rows first).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +36,7 @@ def pyramid_heights(height: int) -> list[int]:
 
 
 def draw_shifts(channels: int, height: int, generator: torch.Generator | None, smallest: int = 1) -> list[list[int]]:
-    """Random shifts r for `auto_correlation_loss`: for each channel, one for each level of the pyramid.
+    """Random shifts r for `auto_correlation_gradient`: for each channel, one for each level of the pyramid.
 
     Args:
         channels: C.
@@ -60,37 +59,51 @@ def draw_shifts(channels: int, height: int, generator: torch.Generator | None, s
     ]
 
 
-def auto_correlation_loss(eta_BChw: Tensor, shifts: Sequence[Sequence[int]]) -> Tensor:
-    """L_pair, the squared auto-correlation of noise at the given shifts over a pyramid (eq. 2), a scalar.
+def auto_correlation_gradient(eta_BChw: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+    """∇L_pair, of the squared auto-correlation of noise at the given shifts over a pyramid (eq. 2), (B, C, h, w).
 
-    For each channel and level: (mean η·roll_h(η, r))² + (mean η·roll_w(η, r))², summed over levels, channels and
-    batch. Images of a batch share the shifts, so that a batch gives each image what it would get alone.
+    L_pair is for each channel and level m_h² + m_w² with m = mean η·roll(η, r) along that side, summed over levels,
+    channels and batch; a side's part of the gradient is 2·m/P·(roll(η, r) + roll(η, -r)) for a level of P pixels.
+    Written out it takes a quarter of the kernels that autograd launches. Images of a batch share the shifts, so that a
+    batch gives each image what it would get alone.
 
     Args:
         eta_BChw: predicted noise.
-        shifts: r for each channel and level, from `draw_shifts`.
+        shifts: r for each level and channel, (C,) on the device of the noise, from `draw_shifts`.
     """
-    loss = eta_BChw.new_zeros(())
-    for level, shift_by_channel in enumerate(zip(*shifts, strict=True)):
-        if level > 0:
-            eta_BChw = F.avg_pool2d(eta_BChw, 2)
-        for dim in (1, 2):
-            channels = zip(eta_BChw.unbind(1), shift_by_channel, strict=True)
-            rolled_BChw = torch.stack([eta_Bhw.roll(shift, dim) for eta_Bhw, shift in channels], 1)
-            loss = loss + (eta_BChw * rolled_BChw).mean((2, 3)).square().sum()
-    return loss
+    shift_C, *coarser = shifts
+    gradient_BChw = torch.zeros_like(eta_BChw)
+    for dim in (2, 3):
+        there_BChw, back_BChw = _rolled(eta_BChw, shift_C, dim), _rolled(eta_BChw, -shift_C, dim)
+        mean_BC11 = (eta_BChw * there_BChw).mean((2, 3), keepdim=True)
+        pixels = eta_BChw[0, 0].numel()
+        gradient_BChw.addcmul_(mean_BC11, there_BChw + back_BChw, value=2 / pixels)
+    if coarser:
+        inner_BChw = auto_correlation_gradient(F.avg_pool2d(eta_BChw, 2), coarser)
+        gradient_BChw[:, :, : 2 * inner_BChw.shape[2], : 2 * inner_BChw.shape[3]].add_(
+            F.interpolate(inner_BChw, scale_factor=2), alpha=1 / 4
+        )
+    return gradient_BChw
 
 
-def kl_divergence_loss(eta_BChw: Tensor) -> Tensor:
-    """L_KL, twice the divergence of the noise's mean and variance from N(0, 1), summed over the batch, a scalar.
+def _rolled(x_BChw: Tensor, shift_C: Tensor, dim: int) -> Tensor:
+    """`torch.roll` along a side with a shift for each channel."""
+    side = x_BChw.shape[dim]
+    from_Cs = (torch.arange(side, device=x_BChw.device) - shift_C[:, None]) % side
+    return x_BChw.gather(dim, from_Cs.unsqueeze(2 if dim == 2 else 1).expand_as(x_BChw))
 
-    v + μ² - 1 - log(v + 1e-7) with μ and v of all values of one image, as in the authors' code (section 3.2).
+
+def kl_divergence_gradient(eta_BChw: Tensor) -> Tensor:
+    """∇L_KL, of twice the divergence of the noise's mean and variance from N(0, 1), (B, C, h, w).
+
+    L_KL is v + μ² - 1 - log(v + 1e-7) with μ and v of all values of one image, as in the authors' code (section 3.2).
     """
-    var_B, mean_B = torch.var_mean(eta_BChw, (1, 2, 3))
-    return (var_B + mean_B.square() - 1 - torch.log(var_B + 1e-7)).sum()
+    count = eta_BChw[0].numel()
+    var_B111, mean_B111 = torch.var_mean(eta_BChw, (1, 2, 3), keepdim=True)
+    by_var_B111 = (1 - 1 / (var_B111 + 1e-7)) * (2 / (count - 1))
+    return by_var_B111 * (eta_BChw - mean_B111) + mean_B111 * (2 / count)
 
 
-@torch.inference_mode(False)
 def regularise_noise(
     eta_BChw: Tensor,
     generator: torch.Generator | None,
@@ -116,23 +129,18 @@ def regularise_noise(
         smallest_shift: see `draw_shifts`.
     """
     _, channels, height, _ = eta_BChw.shape
-    eta_BChw = eta_BChw.clone()  # what inference mode has made can't take part in autograd
-    for _ in range(num_reg_steps):
-        if lambda_ac > 0:
-            for _ in range(num_ac_rolls):
-                shifts = draw_shifts(channels, height, generator, smallest_shift)
-                gradient_BChw = _gradient(partial(auto_correlation_loss, shifts=shifts), eta_BChw)
-                eta_BChw = eta_BChw - lambda_ac / num_ac_rolls * gradient_BChw
+    rolls = num_ac_rolls if lambda_ac > 0 else 0
+    # All shifts go to the device at once: a copy for each of them would stop it every time.
+    drawn = [draw_shifts(channels, height, generator, smallest_shift) for _ in range(num_reg_steps * rolls)]
+    shifts_NLC = torch.tensor(drawn, dtype=torch.long).transpose(1, 2).to(eta_BChw.device) if drawn else None
+    for number in range(num_reg_steps):
+        if shifts_NLC is not None:
+            for shifts_LC in shifts_NLC[number * rolls : (number + 1) * rolls]:
+                gradient_BChw = auto_correlation_gradient(eta_BChw, shifts_LC.unbind())
+                eta_BChw = eta_BChw - lambda_ac / rolls * gradient_BChw
         if lambda_kl > 0:
-            eta_BChw = eta_BChw - lambda_kl * _gradient(kl_divergence_loss, eta_BChw)
+            eta_BChw = eta_BChw - lambda_kl * kl_divergence_gradient(eta_BChw)
     return eta_BChw
-
-
-def _gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    leaf = at.detach().requires_grad_()
-    with torch.enable_grad():
-        value = loss(leaf)
-    return torch.autograd.grad(value, leaf)[0]
 
 
 def cross_attention_loss(maps: Mapping[str, Tensor], maps_ref: Mapping[str, Tensor]) -> Tensor:
@@ -213,8 +221,9 @@ def pix2pix_zero_sample(
         ValueError: the number of steps is out of range, or the UNet's attention can't be recorded.
     """
     batch = len(noise_BChw)
-    embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD)
-    embeds_edit_GLD = guidance_rows(batch, cond_BLD, cond_BLD if negative_BLD is None else negative_BLD, direction_LD)
+    embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD).to(denoiser.dtype)
+    negative_edit_BLD = cond_BLD if negative_BLD is None else negative_BLD
+    embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_edit_BLD, direction_LD).to(denoiser.dtype)
     taps = Taps(denoiser.unet)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)

@@ -14,7 +14,8 @@ S levels of a trajectory; R rows of a network call: the source's B in lock-step,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -160,16 +161,27 @@ def injected_sample(
     Raises:
         ValueError: the number of steps is out of range, or conditioning has neither one row nor B.
     """
-    taps = Taps(denoiser.unet)
+    taps, stack = Taps(denoiser.unet), RowStack(denoiser.dtype)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
-    delta = denoiser.step_size(num_inference_steps)
-    z_BChw = source[timesteps[0]][LATENTS].to(prompts.cond_BLD.device, torch.float32)
+    delta, device = denoiser.step_size(num_inference_steps), prompts.cond_BLD.device
+    wanted = timesteps[: max(1, injection.last)]  # sampling starts at the first latents even where nothing is injected
+    ahead = _lockstep(source, wanted, device) if source_BLD is not None else _read_ahead(source, wanted, device)
+    captured = next(ahead)
+    z_BChw = captured[LATENTS].float()
     for step, timestep in enumerate(steps(timesteps)):
-        places = injection.at(step)
-        captured = source[timestep] if places else {}
-        rows = prompts.rows(step, num_inference_steps)
+        places, rows = injection.at(step), prompts.rows(step, num_inference_steps)
+        captured = captured if step == 0 else next(ahead, {})
         eps_BChw = injected_epsilon(
-            denoiser, taps, z_BChw, timestep, rows, captured, places, source_BLD=source_BLD, image=prompts.image
+            denoiser,
+            taps,
+            z_BChw,
+            timestep,
+            rows,
+            captured,
+            places,
+            source_BLD=source_BLD,
+            image=prompts.image,
+            stack=stack,
         )
         z_BChw = ddim_step(z_BChw, eps_BChw, denoiser.alpha_cumprod(timestep), denoiser.alpha_cumprod(timestep - delta))
         if on_step is not None:
@@ -189,6 +201,7 @@ def injected_epsilon(
     *,
     source_BLD: Tensor | None = None,
     image: ImagePrompt | None = None,
+    stack: RowStack | None = None,
 ) -> Tensor:
     """Predicted noise under guidance while some places keep to the source, (B, C, h, w).
 
@@ -202,25 +215,24 @@ def injected_epsilon(
         places: what is injected; none to leave the source out.
         source_BLD: conditioning of the source, for lock-step; None replays what is captured.
         image: image prompt.
+        stack: keeps the rows of conditioning from step to step.
 
     Raises:
         ValueError: conditioning has neither one row nor B.
     """
-    batch = len(z_BChw)
-    blocks = [(z_BChw, cond_BLD) for cond_BLD, _ in rows]
+    batch, latents, conds = len(z_BChw), [z_BChw] * len(rows), [cond_BLD for cond_BLD, _ in rows]
     edits: dict[str, See] = {}
     lockstep = source_BLD is not None and len(places) > 0
-    if lockstep:
-        blocks.insert(0, (captured[LATENTS].to(z_BChw), source_BLD))
+    if source_BLD is not None and lockstep:
+        latents, conds = [captured[LATENTS].to(z_BChw), *latents], [source_BLD, *conds]
         edits = {place: partial(share_source, batch=batch) for place in places}
     elif places:
-        edits = {place: partial(_replay, captured[place].to(z_BChw.device)) for place in places}
+        edits = {place: partial(_replay, captured[place]) for place in places}
     if image is not None:
         edits |= image.edits(taps, batch, int(lockstep), len(rows))
+    embeds_RLD = (stack or RowStack(denoiser.dtype)).rows(conds, batch)
     with taps.replace(edits):
-        output_RChw = denoiser.predict(
-            torch.cat([z for z, _ in blocks]), timestep, torch.cat([_rows(cond, batch) for _, cond in blocks])
-        )
+        output_RChw = denoiser.predict(torch.cat(latents), timestep, embeds_RLD)
     output_BChw = guided(output_RChw.split(batch)[int(lockstep) :], [weight for _, weight in rows])
     return denoiser.to_epsilon(output_BChw, z_BChw, timestep)
 
@@ -231,7 +243,9 @@ def guided(outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     scale = weights[-1]
     if not others:
         return cond
-    base = torch.stack([w / (1 - scale) * eps for w, eps in zip(weights, others, strict=False)]).sum(0)
+    base = others[0]
+    if len(others) > 1:
+        base = torch.stack([w / (1 - scale) * eps for w, eps in zip(weights, others, strict=False)]).sum(0)
     return base + scale * (cond - base)
 
 
@@ -245,7 +259,53 @@ def _replay(source_B: Tensor, value_R: Tensor) -> Tensor:
     return source_B.to(value_R.dtype).repeat(len(value_R) // len(source_B), *[1] * (value_R.ndim - 1))
 
 
-def _rows(cond_BLD: Tensor, batch: int) -> Tensor:
-    if len(cond_BLD) not in (1, batch):
-        raise ValueError(f"text conditioning has {len(cond_BLD)} rows for {batch} latents; give 1 or {batch}")
-    return cond_BLD.expand(batch, -1, -1)
+class RowStack:
+    """Conditioning of the rows of network calls: each combination that comes up is put together once."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._made: dict[tuple[int, ...], tuple[list[Tensor], Tensor]] = {}
+
+    def rows(self, conds: Sequence[Tensor], batch: int) -> Tensor:
+        """B rows of each conditioning, one after the other, (R, L, D).
+
+        Raises:
+            ValueError: a conditioning has neither one row nor B.
+        """
+        key = (batch, *map(id, conds))
+        if key not in self._made:
+            for cond_BLD in conds:
+                if len(cond_BLD) not in (1, batch):
+                    raise ValueError(
+                        f"text conditioning has {len(cond_BLD)} rows for {batch} latents; give 1 or {batch}"
+                    )
+            rows_RLD = torch.cat([cond_BLD.expand(batch, -1, -1) for cond_BLD in conds]).to(self._dtype)
+            self._made[key] = list(conds), rows_RLD  # with what it is made of: an id counts while its object lives
+        return self._made[key][1]
+
+
+def _lockstep(source: Source, timesteps: Sequence[int], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """The source's latents alone, moved all at once."""
+    latents = torch.stack([source[t][LATENTS] for t in timesteps]).to(device)
+    yield from ({LATENTS: z_BChw} for z_BChw in latents)
+
+
+def _read_ahead(source: Source, timesteps: Sequence[int], device: torch.device) -> Iterator[Mapping[str, Tensor]]:
+    """The source's tensors at each timestep on the device, the next ones being read while these are used."""
+
+    def read(timestep: int) -> dict[str, Tensor]:
+        return {name: _moved(tensor, device) for name, tensor in source[timestep].items()}
+
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        coming = reader.submit(read, timesteps[0])
+        for timestep in timesteps[1:]:
+            here, coming = coming.result(), reader.submit(read, timestep)
+            yield here
+        yield coming.result()
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    # Only from page-locked memory does a copy leave the host free to go on.
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

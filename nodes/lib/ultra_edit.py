@@ -80,10 +80,12 @@ class InstructTransformer:
         """
         if pooled_GE is None:
             raise ValueError("Stable Diffusion 3 needs pooled text embeddings; bind its own text encoders")
-        seen = torch.cat([latents_GChw, image_Gchw], dim=1).to(self.dtype)
+        seen = torch.cat([latents_GChw.to(self.dtype), image_Gchw.to(self.dtype)], dim=1)
+        # Filling on the device needs no copy from the host, where schedulers keep their timesteps.
+        t_G = torch.full((len(seen),), float(timestep), dtype=timestep.dtype, device=seen.device)
         output: Tensor = self.transformer(
             hidden_states=seen,
-            timestep=timestep.to(seen.device).expand(len(seen)),
+            timestep=t_G,
             encoder_hidden_states=embeds_GLD.to(self.dtype),
             pooled_projections=pooled_GE.to(self.dtype),
             return_dict=False,

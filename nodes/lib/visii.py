@@ -166,15 +166,17 @@ def optimise_instruction(
     words_1lD = cond_1LD[:, 1:end].detach().float().clone().requires_grad_()
     largest = max(cond_1LD.max().item(), negative_1LD.max().item())
     optimiser = torch.optim.AdamW([words_1lD], lr=learning_rate, weight_decay=weight_decay)
-    noises_TChw = fixed_noises(pairs[0].after.shape, len(denoiser.alphas_cumprod), generator)
+    # Noises, history and the best so far lie on the device: a copy at each step would stop it every time.
+    noises_TChw = fixed_noises(pairs[0].after.shape, len(denoiser.alphas_cumprod), generator).to(words_1lD)
     timesteps_S = shuffled_timesteps(len(noises_TChw), num_steps, generator)
-    history_S2, best_1lD, best, begin = torch.zeros(num_steps, 2), words_1lD.detach().clone(), 0, 0
+    history_S2, best_1lD, begin = words_1lD.new_zeros(num_steps, 2), words_1lD.detach().clone(), 0
+    best = torch.zeros((), dtype=torch.long, device=words_1lD.device)
     if found := load_state(checkpoint):
         tensors, numbers = found
         words_1lD.data.copy_(tensors["words"])
         optimiser.state[words_1lD] = adam_state(tensors, words_1lD)
-        history_S2, best_1lD = tensors["history"], tensors["best"].to(best_1lD)
-        best, begin = int(numbers["best"]), int(numbers["done"])
+        history_S2, best_1lD = tensors["history"].to(history_S2), tensors["best"].to(best_1lD)
+        best, begin = torch.full_like(best, int(numbers["best"])), int(numbers["done"])
 
     def assembled(words: Tensor) -> Tensor:
         return torch.cat([cond_1LD[:, :1], words, cond_1LD[:, end:]], dim=1)
@@ -183,7 +185,7 @@ def optimise_instruction(
         timestep = int(timesteps_S[number])
         with torch.enable_grad():
             embeds_1LD = assembled(words_1lD)
-            noise_1Chw = noises_TChw[timestep, None].to(embeds_1LD)
+            noise_1Chw = noises_TChw[timestep, None]
             scales = (guidance_scale, image_guidance_scale)
             pair = pairs[timestep % len(pairs)]
             mse = noise_error(denoiser, pair, embeds_1LD, negative_1LD, noise_1Chw, timestep, *scales)
@@ -193,14 +195,18 @@ def optimise_instruction(
         torch.nn.utils.clip_grad_value_([words_1lD], largest)
         optimiser.step()
         history_S2[number, 0] = mse.detach()
-        history_S2[number, 1] = 0.0 if similarity is None else similarity.detach()
-        if keep_last or history_S2[number, 0] <= history_S2[best, 0]:
-            best, best_1lD = number, words_1lD.detach().clone()
+        if similarity is not None:
+            history_S2[number, 1] = similarity.detach()
+        better = history_S2[number, 0] <= history_S2[:, 0].gather(0, best[None])[0]
+        if keep_last:
+            better = torch.ones_like(better)
+        best_1lD = torch.where(better, words_1lD.detach(), best_1lD)
+        best = torch.where(better, torch.full_like(best, number), best)
         if checkpoint is not None and (number + 1) % SAVE_EVERY == 0:
             state = {"words": words_1lD, "best": best_1lD, "history": history_S2}
             state |= adam_tensors(optimiser.state[words_1lD])
-            save_state(checkpoint, state, {"best": best, "done": number + 1})
-    return Learned(assembled(best_1lD), history_S2, timesteps_S, best)
+            save_state(checkpoint, state, {"best": int(best), "done": number + 1})
+    return Learned(assembled(best_1lD), history_S2.cpu(), timesteps_S, int(best))
 
 
 def hybrid_instruction(learned_1LD: Tensor, end: int, text_1LD: Tensor, text_end: int) -> tuple[Tensor, int]:

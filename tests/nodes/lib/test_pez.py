@@ -51,8 +51,9 @@ def test_a_text_by_its_embeddings_is_the_text_by_its_letters(name, clip, tmp_pat
 def test_the_nearest_words_are_nearest_by_cosine_and_never_special():
     vocabulary = torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 5.0], [-1.0, 0.0]])
     embeds = torch.tensor([[0.1, 0.0], [3.0, 2.9], [0.0, 1.0]])
-    assert nearest_words(embeds, vocabulary, []).tolist() == [0, 2, 1]
-    assert nearest_words(embeds, vocabulary, [0, 1]).tolist() == [2, 2, 2]
+    unit, none = torch.nn.functional.normalize(vocabulary), torch.zeros(len(vocabulary), dtype=torch.bool)
+    assert nearest_words(embeds, unit, none).tolist() == [0, 2, 1]
+    assert nearest_words(embeds, unit, torch.arange(len(vocabulary)) < 2).tolist() == [2, 2, 2]
 
 
 def test_three_steps_are_those_of_the_formula(clip):

@@ -21,12 +21,12 @@ from tiny import (
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.pix2pix_zero import (
-    auto_correlation_loss,
+    auto_correlation_gradient,
     cross_attention_guidance_step,
     cross_attention_loss,
     draw_shifts,
     edit_direction,
-    kl_divergence_loss,
+    kl_divergence_gradient,
     pix2pix_zero_sample,
     regularise_noise,
 )
@@ -88,21 +88,49 @@ def generator(seed=7):
 # Noise regularisation
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (64, 64), (32, 48), (24, 16)])
-def test_losses_equal_diffusers(pipeline, height, width):
+def auto_correlation_loss(eta, shifts):
+    """Eq. 2 as the authors' code has it; `shifts` for each channel and level."""
+    loss = 0.0
+    for level in range(len(shifts[0])):
+        for channel, of_channel in enumerate(shifts):
+            plane = eta[:, channel]
+            for dim in (1, 2):
+                loss = loss + (plane * plane.roll(of_channel[level], dim)).mean((1, 2)).square().sum()
+        eta = torch.nn.functional.avg_pool2d(eta, 2)
+    return loss
+
+
+def kl_divergence_loss(eta):
+    """What the authors' code calls so."""
+    var, mean = eta.var((1, 2, 3)), eta.mean((1, 2, 3))
+    return (var + mean**2 - 1 - torch.log(var + 1e-7)).sum()
+
+
+def gradient_of(loss, eta, *arguments):
+    leaf = eta.clone().requires_grad_()
+    return torch.autograd.grad(loss(leaf, *arguments), leaf)[0]
+
+
+def on_device(shifts):
+    """Shifts for each channel and level, as `auto_correlation_gradient` takes them."""
+    return torch.tensor(shifts).T.unbind()
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (64, 64), (32, 48), (24, 16), (36, 20)])
+def test_gradients_are_those_of_diffusers_losses(pipeline, height, width):
     eta = latents(height=height, width=width)
-    ours = auto_correlation_loss(eta, draw_shifts(4, height, generator(), smallest=0))
-    torch.testing.assert_close(ours, pipeline.auto_corr_loss(eta, generator()), atol=1e-6, rtol=1e-5)
-    assert ours > 0
+    ours = auto_correlation_gradient(eta, on_device(draw_shifts(4, height, generator(), smallest=0)))
+    assert_same(ours, gradient_of(pipeline.auto_corr_loss, eta, generator()), 2e-6)
     eta = 1.3 * eta + 0.2
-    torch.testing.assert_close(kl_divergence_loss(eta), pipeline.kl_divergence(eta), atol=1e-6, rtol=1e-5)
+    assert_same(kl_divergence_gradient(eta), gradient_of(pipeline.kl_divergence, eta), 2e-6)
 
 
 def test_auto_correlation_of_a_hand_made_case():
     eta = torch.arange(16.0).reshape(1, 1, 4, 4)
-    by_row = (eta * eta[:, :, [3, 0, 1, 2]]).mean() ** 2
-    by_column = (eta * eta[..., [3, 0, 1, 2]]).mean() ** 2
-    torch.testing.assert_close(auto_correlation_loss(eta, [[1]]), by_row + by_column)
+    total = torch.zeros_like(eta)
+    for rolled, back in ((eta[:, :, [3, 0, 1, 2]], eta[:, :, [1, 2, 3, 0]]), (eta[..., [3, 0, 1, 2]], eta.roll(-1, 3))):
+        total += 2 * (eta * rolled).mean() * (rolled + back) / 16
+    torch.testing.assert_close(auto_correlation_gradient(eta, on_device([[1]])), total)
 
 
 def test_shifts_keep_to_their_range():
