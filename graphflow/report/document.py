@@ -10,6 +10,7 @@ from functools import partial
 from graphflow.report.chart import Box
 from graphflow.report.elements import Cell
 from graphflow.report.html import Content, Html, tag
+from graphflow.report.lanes import lanes
 from graphflow.report.page import Page
 from graphflow.report.pictures import Picture
 from graphflow.report.steps import Bar, Step
@@ -45,7 +46,7 @@ def document(page: Page, style: str, script: str) -> str:
         tag("title", page.title),
         tag("style", Html(style)),
     )
-    parts = (_failure, _hero, _elements, _chart, _steps, _time, _models, _source)
+    parts = (_failure, _hero, _elements, _chart, _steps, _timeline, _time, _models, _source)
     main = tag("main", *(Html("\n" + found) for part in parts if (found := part(page)) is not None))
     began = f" · {page.record.started}" if page.record.started else ""
     footer = tag("footer", f"graphflow {page.record.graphflow}{began}")
@@ -246,6 +247,10 @@ def _foldable(name: str) -> list[Content]:
     """A name that is folded behind its slashes only."""
     *parts, last = name.split("/")
     return [*((span(part, "/", class_="part"), tag("wbr")) for part in parts), span(last, class_="part")]
+
+
+def _timeline(page: Page) -> Html | None:
+    return section(h2("Timeline"), lanes(page.timeline)) if page.timeline is not None else None
 
 
 def _time(page: Page) -> Html | None:

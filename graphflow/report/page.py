@@ -17,6 +17,7 @@ from graphflow.report.elements import Elements, elements
 from graphflow.report.memory import Memory
 from graphflow.report.pictures import Picture
 from graphflow.report.steps import Bar, Step, bars, steps
+from graphflow.report.timeline import Drawn, drawn
 from graphflow.report.values import Load, View, Viewer
 from graphflow.spec import shipped_graphs
 
@@ -52,6 +53,7 @@ class Page:
     bars: list[Bar]
     times: list[tuple[str, str]]
     chart: Chart
+    timeline: Drawn | None
     models: list[tuple[str, ModelRecord]]
     rerun: list[str]
     again: str
@@ -83,6 +85,7 @@ def build(record: RunRecord, load: Load, memory: Memory | None = None) -> Page:
         bars=bars(record),
         times=_times(record),
         chart=chart(record),
+        timeline=drawn(record),
         models=list(record.models.items()),
         rerun=rerun_command(record),
         again=next((v.file for v in record.outputs.values() if v.file and _rerunnable(v.file)), "run.json"),
@@ -129,7 +132,7 @@ def _facts(record: RunRecord) -> list[str]:
 
 
 def _times(record: RunRecord) -> list[tuple[str, str]]:
-    """The figures above the timeline."""
+    """The figures above the bars."""
     ran = [n.seconds for n in record.nodes.values() if n.status == "ran"]
     cached = [n.seconds for n in record.nodes.values() if n.status == "cached"]
     out = [("whole run", units.duration(record.seconds))]

@@ -1,4 +1,4 @@
-"""The nodes of a run as the page tells them: instances of a mapped node are one step, and one bar of the timeline."""
+"""The nodes of a run as the page tells them: instances of a mapped node are one step, and one bar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Bar:
-    """A node in the timeline; `left` and `width` are percentages of the whole computing time."""
+    """A node's computing time; `left` and `width` are percentages of the whole computing time."""
 
     name: str
     anchor: str
