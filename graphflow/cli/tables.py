@@ -159,7 +159,7 @@ def record_page(record: RunRecord, console: Console | None = None) -> None:
     facts: list[tuple[str, str]] = [
         ("graph", record.graph), ("models", preset), ("made by", f"graphflow {record.graphflow}"),
         ("when", record.started), ("device", f"{record.device} {record.dtype}"),
-        ("status", f"{record.status} in {units.duration(record.seconds)}"),
+        ("status", f"{record.status} in {units.duration(record.seconds)}"), *_device_facts(record),
     ]  # fmt: skip
     listing([(k, v) for k, v in facts if v], console)
     for heading, rows in _record_sections(record):
@@ -168,16 +168,41 @@ def record_page(record: RunRecord, console: Console | None = None) -> None:
             listing(rows, console)
     if record.nodes:
         console.print()
-        table = _table("node", "kind", "status", "parameters", ">time")
-        for names in grouped(record.nodes).values():
-            nodes = [record.nodes[name] for name in names]
-            kind, seconds = f"{nodes[0].kind} v{nodes[0].version}", sum(n.seconds for n in nodes)
-            cells = _text(title(names)), _text(kind, "dim"), _counted([n.status for n in nodes])
-            table.add_row(*cells, _text(_parameters(nodes)), _text(units.duration(seconds)))
-        console.print(table)
+        console.print(_record_table(record))
     for name, node in record.nodes.items():
         if node.status == "failed":
             console.print(_text(f"{name} failed: {node.reason}", "bold red"))
+
+
+def _device_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """How each device was used, where models were loaded."""
+    from graphflow.timeline import timeline
+
+    found = timeline(record)
+    out = []
+    for lane in found.lanes:
+        loads = [load for load in found.loads if load.stage == "device" and load.device == lane.device]
+        if loads:
+            share = f"busy {100 * lane.busy / found.seconds:.0f} %" if found.seconds else ""
+            limit = f" of {units.size(lane.budget)}" if lane.budget is not None else ""
+            weights = f"{units.plural(len(loads), 'load')}, at most {units.size(lane.most)}{limit} of weights"
+            out.append((lane.device, ", ".join(filter(None, (share, weights)))))
+    return out
+
+
+def _record_table(record: RunRecord) -> Table:
+    """A line a node; memory only where a device told it."""
+    peaks = any(node.peak is not None for node in record.nodes.values())
+    table = _table("node", "kind", "status", "parameters", *[">peak"] * peaks, ">time")
+    for names in grouped(record.nodes).values():
+        nodes = [record.nodes[name] for name in names]
+        kind, seconds = f"{nodes[0].kind} v{nodes[0].version}", sum(n.seconds for n in nodes)
+        peak = max((n.peak for n in nodes if n.peak is not None), default=None)
+        table.add_row(
+            _text(title(names)), _text(kind, "dim"), _counted([n.status for n in nodes]), _text(_parameters(nodes)),
+            *[_text("" if peak is None else units.size(peak))] * peaks, _text(units.duration(seconds)),
+        )  # fmt: skip
+    return table
 
 
 def _record_sections(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:

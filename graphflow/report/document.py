@@ -267,8 +267,13 @@ def _bar(bar: Bar) -> Html:
     facts: Sequence[Content] = [div(tag("dt", name), tag("dd", text)) for name, text in bar.facts]
     if bar.key:
         facts = [*facts, div(tag("dt", "key"), tag("dd", bar.key, class_="digest"))]
-    rows = (tag("tr", map(td, (e.position, e.status, e.time, e.reason)), class_=e.status) for e in bar.elements)
-    table = tag("table", _head(["element", "status", "time", "reason"]), tag("tbody", rows), class_="elements")
+    peaks = any(e.peak for e in bar.elements)
+    rows = (
+        tag("tr", map(td, (e.position, e.status, e.time, *[e.peak] * peaks, e.reason)), class_=e.status)
+        for e in bar.elements
+    )
+    head = _head(["element", "status", "time", *["peak memory"] * peaks, "reason"])
+    table = tag("table", head, tag("tbody", rows), class_="elements")
     return tag(
         "details", summary, tag("dl", facts, class_="facts"), table if bar.elements else None, _more(bar.more),
         id=f"node-{bar.anchor}", class_=bar.status,

@@ -16,9 +16,8 @@ def lanes(drawn: Drawn) -> Html:
     ticks = div(
         span((span(text, style=f"left:{left:.2f}%") for left, text in drawn.ticks), class_="ticks"), class_="lane"
     )
-    legend = p(
-        [(tag("i", class_=f"c {colour}"), kind) for colour, kind in drawn.legend], _signs(drawn), class_="quiet legend"
-    )
+    signs = [*drawn.legend, *_signs(drawn)]
+    legend = p((span(tag("i", class_=f"c {style}"), word) for style, word in signs), class_="quiet legend")
     rows = [_weights(found) if isinstance(found, Weights) else _track(found) for found in drawn.tracks]
     return Html(figures + div(ticks, rows, class_="lanes") + legend + _waits(drawn) + _loads(drawn))
 

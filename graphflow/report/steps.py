@@ -33,6 +33,7 @@ class Element:
     status: str
     time: str
     reason: str
+    peak: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _facts(nodes: Sequence[NodeRecord]) -> list[tuple[str, str]]:
     out = [("kind", f"{first.kind}, version {first.version}")]
     if len(nodes) == 1:
         out.append(("status", first.status + (f": {first.reason}" if first.reason else "")))
+    out += _where(nodes)
     for port in first.inputs:
         texts = [_edge(n.inputs[port]) for n in nodes if port in n.inputs]
         out.append((port, f"← {one_text(texts) or 'several'}"))
@@ -131,6 +133,23 @@ def _facts(nodes: Sequence[NodeRecord]) -> list[tuple[str, str]]:
     return out
 
 
+def _where(nodes: Sequence[NodeRecord]) -> list[tuple[str, str]]:
+    """Device, batch and peak memory, as far as they are known; of several instances the largest."""
+    devices = dict.fromkeys(n.device for n in nodes if n.device)
+    out = [("computed on", ", ".join(devices))] if devices else []
+    if (batch := max(n.batch for n in nodes)) > 1:
+        out.append(("batch", f"{batch} together" if len(nodes) == 1 else f"up to {batch} together"))
+    if peak := peak_text(nodes):
+        out.append(("peak memory", f"{peak} beside the weights"))
+    return out
+
+
+def peak_text(nodes: Sequence[NodeRecord]) -> str:
+    """The largest peak of several instances; empty where none is known."""
+    peaks = [n.peak for n in nodes if n.peak is not None]
+    return units.size(max(peaks)) if peaks else ""
+
+
 def _edge(found: str | list[str]) -> str:
     return found if isinstance(found, str) else ", ".join(found)
 
@@ -140,7 +159,7 @@ def _elements(names: Sequence[str], nodes: Sequence[NodeRecord]) -> tuple[list[E
     more = 0
     for name, node in zip(names, nodes, strict=True):
         if len(out) < MAX_ELEMENTS or node.status == "failed":
-            out.append(Element(position(name), node.status, time_text([node]), node.reason))
+            out.append(Element(position(name), node.status, time_text([node]), node.reason, peak_text([node])))
         else:
             more += 1
     return out, more

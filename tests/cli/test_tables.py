@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import records
+import runs_on_devices
 import samples
 from rich.console import Console
 
@@ -192,6 +194,17 @@ def test_a_record() -> None:
         assert expected in text, expected
     assert "guidance_scale=1.0" in "".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_record_tells_peaks_and_how_devices_were_used_where_that_is_known() -> None:
+    text = shown(tables.record_page, runs_on_devices.swapped(), width=120)
+    assert "cuda:0   busy 46 %, 2 loads, at most 4.0 GiB of 6.0 GiB of weights\n" in text
+    assert re.search(r"(?m)^node +kind +status +parameters +peak +time$", text)
+    assert re.search(r"(?m)^edit +denoise.ddim v1 +ran +2.0 GiB +4.00 s$", text)
+    assert re.search(r"(?m)^fit +image.prepare v1 +ran +0.40 s$", text)
+    plain = shown(tables.record_page, records.record())
+    assert "peak" not in plain
+    assert "busy" not in plain
 
 
 def test_a_failed_record_names_the_failure() -> None:

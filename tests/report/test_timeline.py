@@ -11,6 +11,7 @@ from runs_on_devices import GIB, done, load, mapped, swapped
 
 from graphflow.record import RunRecord
 from graphflow.report import render
+from graphflow.report.steps import bars as bars_of
 from graphflow.report.timeline import Drawn, Mark, Track, Weights, drawn
 
 
@@ -132,6 +133,15 @@ def test_kinds_beyond_the_colours_are_others() -> None:
     assert legend[-1] == ("other", "other kinds")
 
 
+def test_the_legend_names_kinds_and_what_is_no_call() -> None:
+    html = render(swapped(), lambda _: None)
+    [legend] = re.findall(r'<p class="quiet legend">(<span>.*?)</p>', html)
+    assert re.findall(r'<span><i class="c ([^"]*)"></i>([^<]*)</span>', legend) == [
+        ("k0", "denoise.ddim"), ("k1", "image.grade"), ("k2", "caption"), ("k3", "score.clip"),
+        ("k4", "image.prepare"), ("wait", "waiting"), ("load disk", "disk → host"), ("load", "host → device"),
+    ]  # fmt: skip
+
+
 def test_a_cached_run_has_no_timeline() -> None:
     assert drawn(records.record()) is None
     assert "<h2>Timeline" not in render(records.record(), records.values().get)  # type: ignore[arg-type]
@@ -152,3 +162,17 @@ def test_links_lead_to_nodes_of_the_page() -> None:
     html = render(mapped(30), lambda _: None)
     links = set(re.findall(r'href="#(node-[^"]*)"', html))
     assert {"node-each/edit", "node-each/decode"} <= links <= set(re.findall(r'id="(node-[^"]*)"', html))
+
+
+def test_a_node_tells_its_device_batch_and_peak() -> None:
+    bars = {bar.anchor: bar for bar in bars_of(swapped())}
+    assert [fact for fact in bars["edit"].facts if fact[0] in ("computed on", "batch", "peak memory")] == [
+        ("computed on", "cuda:0"), ("peak memory", "2.0 GiB beside the weights"),
+    ]  # fmt: skip
+    several = next(bar for bar in bars_of(mapped(8)) if bar.anchor == "each/edit")
+    assert dict(several.facts)["computed on"] == "cuda:0, cuda:1"
+    assert dict(several.facts)["batch"] == "up to 4 together"
+    assert {e.peak for e in several.elements} == {"1.0 GiB"}
+    html = render(mapped(8), lambda _: None)
+    assert "<th>time</th><th>peak memory</th><th>reason</th>" in html
+    assert html.count("<th>peak memory</th>") == 1, "decoding told none"
