@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 CUDA = ("libcuda.so.1", "nvcuda.dll")
 MANAGEMENT = ("libnvidia-ml.so.1", "nvml.dll")
+_BUS = Path("/sys/bus/pci/devices")
+_NVIDIA, _DISPLAY = "0x10de", "0x03"  # the PCI vendor, and how the class of a display controller begins
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -63,6 +66,18 @@ def gpus() -> list[Gpu]:
     """The GPUs that this process may use, in the order of ``cuda:0``, ``cuda:1``, …"""
     cuda = library(CUDA)
     return [_gpu(cuda, number) for number in range(count())]
+
+
+def cards() -> int:
+    """How many NVIDIA GPUs Linux sees on the bus, whether or not there is a driver for them."""
+    return sum(_id(card, "vendor") == _NVIDIA and _id(card, "class").startswith(_DISPLAY) for card in _BUS.glob("*"))
+
+
+def _id(card: Path, what: str) -> str:
+    try:
+        return (card / what).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _gpu(cuda: Any, number: int) -> Gpu:

@@ -1,4 +1,4 @@
-"""Commands about what is there: graphs, models, doctor."""
+"""Commands about what is there: graphs, models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from graphflow.cli.app import StoreFolder, app
+from graphflow.cli.app import app
 from graphflow.errors import Mark, UsageError
-from graphflow.units import size
 
 models_app = typer.Typer(no_args_is_help=True, help="Presets and their models.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
@@ -77,38 +76,3 @@ def models_verify(preset: Annotated[str, typer.Argument(help="a preset's name or
     require(found, preset)
     for name, ref in found.items():
         print(f"{name:<14}  {fingerprint(ref)}")
-
-
-@app.command()
-def doctor(store: StoreFolder = None) -> None:
-    """Check this machine: versions, devices, store, models."""
-    import platform
-    import shutil
-
-    from graphflow import devices, registry
-    from graphflow.cli.tables import checks
-    from graphflow.models.files import missing
-    from graphflow.models.preset import load_preset, shipped_presets
-    from graphflow.store import Store, default_folder
-    from graphflow.version import __version__
-
-    opened = Store(store or default_folder())
-    free = shutil.disk_usage(opened.folder).free
-    torch = devices.torch_version()
-    kinds = registry.all_kinds()
-    broken = [f"the pack {name} is broken: {reason}" for name, reason in registry.broken_packs.items()]
-    system = f"{platform.system()} {platform.machine()}"
-    rows = [
-        (True, "graphflow", f"{__version__}, Python {platform.python_version()}, {system}"),
-        (torch is not None, "torch", torch or "not installed: pip install 'graphflow-diffusion[diffusion]'"),
-        (True, "device", f"{devices.resolve('auto')} ({devices.cuda_devices()} CUDA GPUs)"),
-        (free > 2**30, "store", f"{opened.folder} ({size(free)} free)"),
-        (not registry.broken_packs, "kinds", ", ".join([f"{len(kinds)} kinds", *broken])),
-    ]
-    for name in shipped_presets():
-        absent = missing(load_preset(name, Mark("doctor"), Path()).models)
-        found = "ready" if not absent else f"{len(absent)} missing: graphflow models pull {name}"
-        rows.append((not absent, f"models {name}", found))
-    checks(rows)
-    if torch is None:
-        raise typer.Exit(1)

@@ -246,12 +246,22 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: C
     console.print(table)
 
 
-def checks(findings: Iterable[tuple[bool, str, str]], console: Console | None = None) -> None:
-    """What ``doctor`` found: whether it is good, what was looked at, and what was found."""
+MARKS = {"good": ("✓", "green"), "note": ("·", "dim"), "todo": ("!", "yellow"), "bad": ("✗", "bold red")}
+
+
+def checks(findings: Iterable[tuple[str, str, str, str]], console: Console | None = None) -> None:
+    """What ``doctor`` found: how it is, what was looked at, what was found, and below that what to do next."""
     console = console or output()
-    for good, name, found in findings:
-        mark = ("✓ ", "green") if good else ("✗ ", "bold red")
-        console.print(Text.assemble(mark, units.printable(name), (f"  {units.printable(found)}", "dim")))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for state, name, found, todo in findings:
+        mark, style = MARKS[state]
+        table.add_row(Text(mark, style), _text(name), _text(found, "dim"))
+        if todo:
+            table.add_row("", "", _text(f"→ {todo}", "" if style == "dim" else style))
+    console.print(table)
 
 
 def _table(*columns: str, head: str = "dim", whole: bool = False) -> Table:

@@ -221,7 +221,8 @@ def test_a_hostile_record_can_neither_move_the_cursor_nor_be_markup() -> None:
 
 
 def test_checks_and_rows() -> None:
-    text = shown(tables.checks, [(True, "torch", "2.9"), (False, "GPU", "none found")])
-    assert text == "✓ torch  2.9\n✗ GPU  none found\n"
+    rows = [("good", "torch", "2.9", ""), ("todo", "GPU", "one", "install a driver"), ("bad", "store", "none", "")]
+    text = shown(tables.checks, rows)
+    assert text == "✓ torch 2.9\n! GPU   one\n        → install a driver\n✗ store none\n"
     text = shown(tables.rows_table, ["codec", ">size"], [["image", "1.0 MiB"], ["json", "12 B"]])
     assert text == "codec     size\nimage  1.0 MiB\njson      12 B\n"
