@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.nodes.pocket.train_base import SPACE, OnPictures, Training, describe, runtime_of
@@ -40,13 +40,11 @@ class TrainAutoencoder(Training, kind="train.autoencoder"):
 class TrainLatents(OnPictures, kind="train.latents"):
     """Draw many scenes and keep their latents, so that the denoiser's training never waits for the autoencoder."""
 
-    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
-
     count: int = Field(ge=1, description="scenes, rounded up to a multiple of 512")
     scenes: Literal["single", "all"] = Field("all", description="single: one plain object; all: pairs, colours, hats")
 
     class In(Ports):
-        vae: Weights["vae"]
+        vae: Model["vae"]
 
     class Out(Ports):
         latents: Weights["latents"]
@@ -57,9 +55,8 @@ class TrainLatents(OnPictures, kind="train.latents"):
 
         out, mixture = ctx.folder(), SINGLES if self.scenes == "single" else Mixture()
         runtime = runtime_of(ctx, f"latents of {self.scenes} scenes")
-        del runtime["checkpoint"]
         numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
-        encode_scenes(out, x.vae, self.words(), mixture, **numbers, **runtime)
+        encode_scenes(out, x.vae.model, self.words(), mixture, **numbers, **runtime)
         return self.Out(latents=out)
 
 
@@ -220,8 +217,6 @@ class Gates(Node, kind="train.gates"):
 class TrainEditLatents(OnPictures, kind="train.edit_latents"):
     """Draw many edits and keep the latents of both pictures, for the trainings that learn from pairs."""
 
-    device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "cpu"
-
     count: int = Field(ge=1, description="edits of all types, rounded up to a multiple of 512")
 
     class In(Ports):
@@ -234,7 +229,6 @@ class TrainEditLatents(OnPictures, kind="train.edit_latents"):
         from graphflow.nodes.pocket.training.edit_latents import encode_edits
 
         out, runtime = ctx.folder(), runtime_of(ctx, "latents of edits")
-        del runtime["checkpoint"]
         numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
         encode_edits(out, x.vae.model, self.words(), **numbers, **runtime)
         return self.Out(edits=out)

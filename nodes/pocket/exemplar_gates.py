@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from graphflow.nodes.lib import int8
 from graphflow.nodes.lib.clip import CLIP
 from graphflow.nodes.lib.ddim import ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
@@ -242,20 +243,19 @@ def _shown(pictures: list[Image.Image], chosen: list[ExemplarEntry], clip: objec
 def load_exemplar_models(folder: Path = WEIGHTS) -> ExemplarModels:
     """The models in the sub-folders of `folder`, in float32 on the CPU."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
-    from safetensors.torch import load_file
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     unet, adapter, vlm = (folder / name for name in ("instruct_denoiser", "ip_adapter", "vlm"))
-    network = UNet2DConditionModel.from_pretrained(unet, torch_dtype=torch.float32)
+    network = int8.from_pretrained(UNet2DConditionModel, unet, torch_dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(vlm, backend="pil")
     processor.chat_template = processor.tokenizer.chat_template  # BLIP's processor leaves it there
     pocket = load_models(folder)
     return ExemplarModels(
         *(pocket.vae, pocket.denoiser, pocket.text_encoder, pocket.clip),
         InstructDenoiser(network, DDIMScheduler.load_config(unet)),
-        IPAdapter.from_tensors({k: v.float() for k, v in load_file(adapter / "ip_adapter.safetensors").items()}),
+        IPAdapter.from_tensors({k: v.float() for k, v in int8.read(adapter / "ip_adapter.safetensors").items()}),
         ChatVLM(
-            AutoModelForImageTextToText.from_pretrained(vlm, dtype=torch.float32),
+            int8.from_pretrained(AutoModelForImageTextToText, vlm, dtype=torch.float32),
             processor,
         ),
     )

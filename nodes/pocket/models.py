@@ -17,6 +17,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from graphflow.nodes.lib import int8
 from graphflow.nodes.lib.captioner import Captioner
 from graphflow.nodes.lib.clip import CLIP
 from graphflow.nodes.lib.denoiser import Denoiser
@@ -46,22 +47,22 @@ def load_models(folder: Path = WEIGHTS) -> PocketModels:
     )
     diffusers, transformers = {"torch_dtype": torch.float32}, {"dtype": torch.float32}
     return PocketModels(
-        VAE(AutoencoderKL.from_pretrained(vae, **diffusers)),
-        Denoiser(UNet2DConditionModel.from_pretrained(unet, **diffusers), DDIMScheduler.load_config(unet)),
-        TextEncoder(CLIPTokenizer.from_pretrained(text), CLIPTextModel.from_pretrained(text, **transformers)),
+        VAE(int8.from_pretrained(AutoencoderKL, vae, **diffusers)),
+        Denoiser(int8.from_pretrained(UNet2DConditionModel, unet, **diffusers), DDIMScheduler.load_config(unet)),
+        TextEncoder(CLIPTokenizer.from_pretrained(text), int8.from_pretrained(CLIPTextModel, text, **transformers)),
         CLIP(
-            CLIPModel.from_pretrained(clip, **transformers),
+            int8.from_pretrained(CLIPModel, clip, **transformers),
             CLIPImageProcessorPil.from_pretrained(clip),
             CLIPTokenizer.from_pretrained(clip),
         ),
         Captioner(
-            BlipForConditionalGeneration.from_pretrained(captioner, **transformers),
+            int8.from_pretrained(BlipForConditionalGeneration, captioner, **transformers),
             BlipImageProcessorPil.from_pretrained(captioner),
             BertTokenizerFast.from_pretrained(captioner),
         ),
         Seq2SeqLM(
             AutoTokenizer.from_pretrained(writer),
-            AutoModelForSeq2SeqLM.from_pretrained(writer, **transformers),
+            int8.from_pretrained(AutoModelForSeq2SeqLM, writer, **transformers),
             "edit_pair",
         ),
     )

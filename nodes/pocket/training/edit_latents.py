@@ -2,14 +2,9 @@
 
 import dataclasses
 import json
-import random
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,7 +12,7 @@ from torch import Tensor
 from ..catalogue import Vocabulary
 from ..edits import Edit, sample_edit
 from ..world import Item, Scene, Split
-from .latents import CHUNK, encode
+from .chunks import Source, encoded
 from .loop import Log, Steps
 
 
@@ -38,23 +33,23 @@ def encode_edits(
     count: int,
     seed: int,
     workers: int,
+    checkpoint: Path | None = None,
     steps: Steps,
     log: Log,
 ) -> None:
     """Draw `count` training edits (rounded up to whole chunks) and save them to `out` with their latents."""
-    with tempfile.TemporaryDirectory() as folder:  # the processes get the weights as a folder
-        vae.save_pretrained(folder)
-        jobs = [(Path(folder), words, f"{seed}/{number}") for number in range(-(-count // CHUNK))]
-        numbers = iter(steps(range(len(jobs))))
-        done = [part for part, _ in zip(_chunks(jobs, workers), numbers, strict=True)]
+    source = Source(sample_edit, (words, Split.TRAIN), _sides, dataclasses.asdict, words.size)
+    made = {"count": count, "key": f"edits/{seed}", "workers": workers, "kept": checkpoint, "steps": steps}
+    latents, edits = encoded(source, vae, **made)
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: torch.cat([part[n] for part in done]).half().contiguous() for n, name in enumerate(("before", "after"))
-    }
+    tensors = {name: latents[:, n].contiguous() for n, name in enumerate(("before", "after"))}
     save_file(tensors, out / "latents.safetensors")
-    edits = [dataclasses.asdict(edit) for part in done for edit in part[2]]
     (out / "edits.json").write_text(json.dumps(edits))
     log(f"{len(edits)} edits")
+
+
+def _sides(edit: Edit) -> tuple[Scene, Scene]:
+    return edit.before, edit.after
 
 
 def load_edits(folder: Path) -> EncodedEdits:
@@ -69,24 +64,3 @@ def load_edits(folder: Path) -> EncodedEdits:
 
 def _scene(row: dict[str, Any]) -> Scene:
     return Scene(**{**row, "items": tuple(Item(**item) for item in row["items"])})
-
-
-Job = tuple[Path, Vocabulary, str]
-Part = tuple[Tensor, Tensor, list[Edit]]
-
-
-def _chunks(jobs: list[Job], workers: int) -> Iterator[Part]:
-    if workers == 1:
-        yield from map(_encode_chunk, jobs)
-        return
-    with mp.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.imap(_encode_chunk, jobs)
-
-
-def _encode_chunk(job: Job) -> Part:
-    folder, words, key = job
-    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    rng = random.Random(f"edits/{key}")
-    edits = [sample_edit(rng, words, Split.TRAIN) for _ in range(CHUNK)]
-    before, after = (encode(vae, [getattr(edit, side) for edit in edits], words.size) for side in ("before", "after"))
-    return before, after, edits

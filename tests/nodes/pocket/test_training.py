@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from graphflow.nodes.pocket.catalogue import POCKET_64
+from graphflow.nodes.pocket.training import chunks
 from graphflow.nodes.pocket.training.autoencoder import train_autoencoder
 from graphflow.nodes.pocket.training.caption_writer import train_caption_writer
 from graphflow.nodes.pocket.training.captioner import train_captioner
@@ -45,14 +47,14 @@ def until(last: int) -> Callable[[Iterable[int]], Iterator[int]]:
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vae(tmp_path_factory: pytest.TempPathFactory) -> AutoencoderKL:
     out = tmp_path_factory.mktemp("vae")
     autoencoder(out, loop(1), None, all_steps, quiet)
-    return out
+    return AutoencoderKL.from_pretrained(out, torch_dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")
-def latents(vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def latents(vae: AutoencoderKL, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("latents")
     encode_scenes(out, vae, POCKET_64, SINGLES, count=8, seed=0, workers=1, steps=all_steps, log=quiet)
     return out
@@ -131,19 +133,35 @@ def test_training_brings_the_loss_down(tmp_path: Path) -> None:
     assert losses[-1] < 0.05 * losses[0]
 
 
-def test_latents_are_normalised_channel_by_channel(vae: Path) -> None:
+def test_latents_are_normalised_channel_by_channel(vae: AutoencoderKL) -> None:
     import random
-
-    from diffusers import AutoencoderKL
 
     from graphflow.nodes.pocket.training.pictures import pixels_of
     from graphflow.nodes.pocket.world import Split, sample_scene
 
     rng = random.Random(0)
-    model = AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32)
-    assert model.config.scaling_factor == 1
+    assert vae.config.scaling_factor == 1
     x = pixels_of([sample_scene(rng, POCKET_64, Split.TRAIN) for _ in range(200)], 64)
     with torch.no_grad():
-        z = model.encode(x).latent_dist.mean
+        z = vae.encode(x).latent_dist.mean
     assert z.mean((0, 2, 3)).abs().max() < 0.3
     assert (z.std((0, 2, 3)) - 1).abs().max() < 0.3
+
+
+def test_latents_that_were_cut_off_go_on_chunk_by_chunk(
+    vae: AutoencoderKL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 2)
+
+    def encode(out: Path, checkpoint: Path | None, steps: Any = all_steps) -> dict[str, torch.Tensor]:
+        how = {"count": 6, "seed": 0, "workers": 1, "checkpoint": checkpoint, "steps": steps, "log": quiet}
+        encode_scenes(out, vae, POCKET_64, SINGLES, **how)
+        return load_file(out / "latents.safetensors")
+
+    with pytest.raises(Killed):
+        encode(tmp_path / "out", tmp_path / "kept", until(0))
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["chunk-00000.safetensors"]
+    resumed, whole = encode(tmp_path / "out", tmp_path / "kept"), encode(tmp_path / "whole", None)
+    assert torch.equal(resumed["latents"], whole["latents"])
+    assert whole["latents"].shape == (6, 4, 16, 16)
+    assert (tmp_path / "out" / "scenes.json").read_text() == (tmp_path / "whole" / "scenes.json").read_text()

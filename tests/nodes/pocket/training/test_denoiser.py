@@ -7,7 +7,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from graphflow.nodes.pocket.captions import read
 from graphflow.nodes.pocket.catalogue import POCKET_64
-from graphflow.nodes.pocket.training import latents
+from graphflow.nodes.pocket.training import chunks, latents
 from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
 from graphflow.nodes.pocket.training.denoiser import (
     Curriculum,
@@ -29,13 +29,13 @@ def encoded(tmp_path_factory):
     """Latents of four scenes, simple and full, of an untrained autoencoder."""
     folder = tmp_path_factory.mktemp("encoded")
     torch.manual_seed(0)
-    new_autoencoder((8, 8, 8), 1, 64).save_pretrained(folder / "vae")
+    vae = new_autoencoder((8, 8, 8), 1, 64).eval()
     patch = pytest.MonkeyPatch()
-    patch.setattr(latents, "CHUNK", 4)
+    patch.setattr(chunks, "CHUNK", 4)
     for name, mixture in (("simple", SINGLES), ("full", Mixture())):
         latents.encode_scenes(
             folder / name,
-            folder / "vae",
+            vae,
             POCKET_64,
             mixture,
             count=4,

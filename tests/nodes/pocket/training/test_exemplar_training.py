@@ -55,8 +55,8 @@ from graphflow.nodes.pocket.training.ip_adapter import (
     published,
     train_ip_adapter,
 )
-from graphflow.nodes.pocket.training.latents import encode
 from graphflow.nodes.pocket.training.loop import Loop, Step, all_steps
+from graphflow.nodes.pocket.training.pictures import pixels_of
 from graphflow.nodes.pocket.training.tokenizer import TOKENIZER
 from graphflow.nodes.pocket.world import Split
 
@@ -185,7 +185,9 @@ def test_latents_of_both_pictures_are_kept_with_their_edit(vae: AutoencoderKL, p
     assert {edit.kind for edit in pool.edits} == set(EDITS)
     some = slice(30, 34)
     for side in ("before", "after"):
-        again = encode(vae, [getattr(edit, side) for edit in pool.edits[some]], 64)
+        x_BCHW = pixels_of([getattr(edit, side) for edit in pool.edits[some]], 64)
+        with torch.no_grad():
+            again = vae.encode(x_BCHW).latent_dist.mode() * vae.config.scaling_factor
         torch.testing.assert_close(getattr(pool, side)[some].float(), again, rtol=1e-2, atol=1e-2)
 
 
