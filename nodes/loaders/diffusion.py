@@ -101,8 +101,8 @@ def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dty
 def load_ip_adapter(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """An IP-Adapter of the base kind in its published format, as `nodes.lib.ip_adapter.IPAdapter`."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+    from graphflow.nodes.lib import int8
     from graphflow.nodes.lib.ip_adapter import IPAdapter
 
     part = part_folder(ref, folder)
@@ -111,6 +111,6 @@ def load_ip_adapter(ref: ModelRef, folder: Path | None, device: torch.device, dt
         others = ", ".join(path.name for path in found) or "none"
         raise MissingError(f"{part}: expected one file of safetensors with an IP-Adapter, found {others}")
     try:
-        return IPAdapter.from_tensors(load_file(found[0])).to(device, dtype)
+        return IPAdapter.from_tensors(int8.read(found[0])).to(device, dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise GraphflowError(f"{found[0]}: {error}") from error

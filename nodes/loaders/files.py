@@ -85,9 +85,11 @@ def strict(cls: Any, folder: Path, **how: Any) -> Any:
     """`from_pretrained`, but weights that are missing or have another shape are an error instead of random numbers."""
     from safetensors import SafetensorError
 
+    from graphflow.nodes.lib import int8
+
     try:
         with _no_bars():
-            model, report = cls.from_pretrained(folder, output_loading_info=True, **how)
+            model, report = int8.from_pretrained(cls, folder, output_loading_info=True, **how)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {cls.__name__}: {error}") from error
     _all_there(folder, cls.__name__, [*report["missing_keys"], *report["mismatched_keys"]])
@@ -108,13 +110,14 @@ def fill(model: Any, folder: Path, stem: str, ignore: tuple[str, ...] = ()) -> N
         GraphflowError: it can't be read, or weights are missing, misshapen or of another model.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+
+    from graphflow.nodes.lib import int8
 
     check_weights(folder, stem)
     tensors: dict[str, Any] = {}
     try:
         for path in sorted(folder.glob(f"{stem}[.-]*safetensors")):
-            tensors |= load_file(path)
+            tensors |= int8.read(path)
     except (OSError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {type(model).__name__}: {error}") from error
     # Counters of batch normalisation came into PyTorch late; they do nothing outside training.
