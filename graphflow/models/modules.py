@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -58,13 +59,20 @@ def bytes_of(tensors: Iterable[Tensor], device: torch.device) -> int:
     for tensor in tensors:
         if same_device(tensor.device, device):
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr(), tensor.device] = storage.nbytes()
     return sum(storages.values())
 
 
+def read_in(tensors: Iterable[Tensor]) -> None:
+    """Read what is only mapped into memory so far: weights in the type of their file come from disk on first use."""
+    for tensor in tensors:
+        pages = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())[:: mmap.PAGESIZE]
+        pages.sum()
+
+
 def same_device(found: torch.device, wanted: torch.device) -> bool:
-    """Whether both are the same; a device without a number is any of its kind."""
-    return found.type == wanted.type and (wanted.index is None or found.index == wanted.index)
+    """Whether both are the same; a device without a number is any of its kind, and host memory has no number."""
+    return found.type == wanted.type and (found.index is None or wanted.index is None or found.index == wanted.index)
 
 
 def move(parts: Iterable[nn.Module], moved: Callable[[Tensor], Tensor]) -> None:

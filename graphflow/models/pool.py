@@ -20,7 +20,7 @@ from graphflow.errors import MissingError
 from graphflow.events import Listener, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.models import modules
 from graphflow.models.files import local_folder
-from graphflow.models.offload import Offloaded, offload
+from graphflow.models.offload import offload
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.models.sharing import Parts, sharing
 from graphflow.models.weights import model_key, weight_bytes
@@ -39,7 +39,7 @@ class _Loaded:
     value: Any
     roots: list[torch.nn.Module] = field(default_factory=list)
     on_device: bool = False
-    offloaded: Offloaded | None = None
+    offloaded: bool = False
 
     @property
     def parts(self) -> dict[int, torch.nn.Module]:
@@ -136,17 +136,17 @@ class ModelPool:
         """Let a model's weights come to the device layer by layer while it runs; see `graphflow.models.offload`.
 
         Returns:
-            Whether it could be done; the model is then used as before, only more slowly.
+            Whether it could be done; the model is then used as before, only more slowly. On a CPU device there is
+            nowhere to go, and a model that shares parts with another one on the device can't be offloaded.
         """
         with self._lock:
             loaded = self._here().get(key)
-            if loaded is None or loaded.offloaded is not None:
-                return loaded is not None
-            if not self._on_host:
+            if loaded is None or self._on_host or len(self._own(loaded)) < len(loaded.parts):
+                return False
+            if not loaded.offloaded:
                 self._leave(loaded)
-            loaded.offloaded = offload(loaded.roots, self.device)
-            loaded.on_device = loaded.on_device and loaded.offloaded is None
-            return loaded.offloaded is not None
+                loaded.offloaded = offload(loaded.roots, self.device)
+            return loaded.offloaded
 
     @property
     def resident(self) -> Mapping[str, int]:
@@ -207,6 +207,8 @@ class ModelPool:
             loaded = _Loaded(ref, value, modules.roots_of(value), on_device=self._on_host)
             if self.device.type == "cuda":
                 modules.move(self._own(loaded).values(), modules.to_host(pinned=True))
+            else:
+                modules.read_in(modules.tensors_of(self._own(loaded).values()))
             seconds = time.perf_counter() - began
         bytes_ = modules.bytes_of(modules.tensors_of(loaded.parts.values()), torch.device("cpu"))
         self._report(ref, seconds, bytes_, "host")
@@ -214,7 +216,7 @@ class ModelPool:
 
     def _bring(self, loaded: _Loaded) -> None:
         """From host memory onto the device, unless it is there."""
-        if loaded.on_device or loaded.offloaded is not None:
+        if loaded.on_device or loaded.offloaded:
             return
         ref, parts = loaded.ref, loaded.parts.values()
         self._announce(ref, modules.bytes_of(modules.tensors_of(parts), torch.device("cpu")), "device")
@@ -231,7 +233,7 @@ class ModelPool:
     def _take_off(self, key: str, loaded: _Loaded, keep_on_host: bool) -> int:
         """Off the device; returns the bytes that it got back."""
         before, here = self._bytes(self._here().values()), loaded.on_device
-        if self._on_host or not keep_on_host or loaded.offloaded is not None:
+        if self._on_host or not keep_on_host or loaded.offloaded:
             self._drop(key, loaded)
         else:
             self._leave(loaded)
@@ -249,8 +251,6 @@ class ModelPool:
     def _drop(self, key: str, loaded: _Loaded) -> None:
         del self._loads[key]
         loaded.on_device = False
-        if loaded.offloaded is not None:
-            loaded.offloaded.close()
         waiting = modules.parts_of(root for other in self._here().values() for root in other.roots)
         left = [part for name, part in self._own(loaded).items() if name in waiting]
         modules.move(left, modules.to_host(pinned=self.device.type == "cuda"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from graphflow.nodes.loaders.files import (
     from_transformers,
     part_folder,
     read_json,
+    shared_tower,
     subfolder,
     tokenizer_of,
 )
@@ -88,7 +90,10 @@ def load_clip_text(ref: ModelRef, folder: Path | None, device: torch.device, dty
     from graphflow.nodes.lib.text_encoder import TextEncoder
 
     part = part_folder(ref, folder)
-    model = from_transformers(CLIPTextModel, part, dtype).to(device)
+    load = partial(from_transformers, CLIPTextModel, part, dtype)
+    inside_clip = read_json(part / "config.json").get("model_type") == "clip"
+    model = shared_tower(part, dtype, "text_model", load) if inside_clip else load()
+    model = model.to(device)
     return TextEncoder(tokenizer_of(CLIPTokenizer, subfolder(ref, folder, "tokenizer", part)), model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from graphflow.models.refs import LoadFunction, ModelRef, loader
 from graphflow.nodes.loaders.files import (
     PREPROCESSING,
     TEXT_FILES,
+    TOWERS,
     TRANSFORMERS_WEIGHTS,
     fill,
     from_transformers,
@@ -17,6 +19,7 @@ from graphflow.nodes.loaders.files import (
     part_folder,
     preprocessing_of,
     read_json,
+    shared_tower,
     tokenizer_of,
     weights_name,
 )
@@ -37,14 +40,15 @@ def load_clip(ref: ModelRef, folder: Path | None, device: torch.device, dtype: t
     from graphflow.nodes.lib.clip import CLIP
 
     part = part_folder(ref, folder)
-    model = from_transformers(CLIPModel, part, dtype).to(device)
+    model = from_transformers(CLIPModel, part, dtype)
+    for name in TOWERS:
+        setattr(model, name, shared_tower(part, dtype, name, partial(getattr, model, name)))
+    model = model.to(device)
     processor = preprocessing_of(CLIPImageProcessorPil, part)
     return CLIP(model, processor, tokenizer_of(CLIPTokenizer, part), weights_name(ref))
 
 
-@loader(
-    "transformers.hps", role="hps", files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES), dtype="float32"
-)
+@loader("transformers.hps", role="hps", files=("{part}config.json", TRANSFORMERS_WEIGHTS, TEXT_FILES), dtype="float32")
 def load_hps(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A preference model of CLIP's architecture, as `nodes.lib.clip.CLIP`; HPSv2 has a preprocessing of its own."""
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -74,10 +78,13 @@ def load_clip_vision(ref: ModelRef, folder: Path | None, device: torch.device, d
 
     part = part_folder(ref, folder)
     if read_json(part / "config.json").get("model_type") == "clip":
-        whole = from_transformers(CLIPModel, part, dtype)
+        whole = cache(partial(from_transformers, CLIPModel, part, dtype))
+        tower, projection = (
+            shared_tower(part, dtype, name, lambda name=name: getattr(whole(), name)) for name in TOWERS[:2]
+        )
         with torch.device("meta"):
-            model = CLIPVisionModelWithProjection(whole.config.vision_config)
-        model.vision_model, model.visual_projection = whole.vision_model, whole.visual_projection
+            model = CLIPVisionModelWithProjection(tower.config)
+        model.vision_model, model.visual_projection = tower, projection
     else:
         model = from_transformers(CLIPVisionModelWithProjection, part, dtype)
     model = model.to(device)

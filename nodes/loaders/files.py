@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import GraphflowError, MissingError
 from graphflow.models.refs import ModelRef
+from graphflow.models.sharing import shared
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 TRANSFORMERS_WEIGHTS = "{part}model[.-][s0]*tensors"
 PREPROCESSING = "{part}*processor_config.json"
 TEXT_FILES = "{part}*.[jt][sxi]*"  # .json, .txt and .jinja: configs, vocabularies, chat templates
+
+TOWERS = ("vision_model", "visual_projection", "text_model", "text_projection")
+"""The parts of a CLIP that also serve alone, as image encoder or text encoder."""
 
 
 def part_folder(ref: ModelRef, folder: Path | None) -> Path:
@@ -86,14 +90,23 @@ def strict(cls: Any, folder: Path, **how: Any) -> Any:
     from safetensors import SafetensorError
 
     from graphflow.nodes.lib import int8
+    from graphflow.nodes.loaders.threads import others_undisturbed
 
     try:
-        with _no_bars():
+        with _no_bars(), others_undisturbed():
             model, report = int8.from_pretrained(cls, folder, output_loading_info=True, **how)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {cls.__name__}: {error}") from error
     _all_there(folder, cls.__name__, [*report["missing_keys"], *report["mismatched_keys"]])
     return model
+
+
+def shared_tower(folder: Path, dtype: torch.dtype, name: str, make: Callable[[], Any]) -> Any:
+    """One of the `TOWERS` of the CLIP in a folder, held once by all models that have it."""
+    stamps = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.safetensors"))
+    ]
+    return shared((str(folder.resolve()), *stamps, str(dtype), name), make)
 
 
 def fill(model: Any, folder: Path, stem: str, ignore: tuple[str, ...] = ()) -> None:
