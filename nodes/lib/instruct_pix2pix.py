@@ -266,9 +266,10 @@ def instruct_sample(
         timestep = scheduler.timesteps[number]
         x_BChw = z_BChw / (scheduler.sigmas[number] ** 2 + 1) ** 0.5 if ancestral else z_BChw
         x_GChw = torch.cat([x_BChw] * 3) if guided else x_BChw
-        output_BChw = model.predict_edit(x_GChw, images_Gchw, timestep, embeds_GLD, pooled_GE)
-        if guided:
-            output_BChw = dual_guidance(output_BChw, guidance_scale, image_guidance_scale)
+        with torch.inference_mode():
+            output_BChw = model.predict_edit(x_GChw, images_Gchw, timestep, embeds_GLD, pooled_GE)
+            if guided:
+                output_BChw = dual_guidance(output_BChw, guidance_scale, image_guidance_scale)
         if ancestral:
             sigmas, kind = scheduler.sigmas[number : number + 2].unbind(), scheduler.config.prediction_type
             z_BChw = euler_ancestral_step(z_BChw, output_BChw, *sigmas, noises[number], kind)

@@ -98,7 +98,7 @@ def optimise_prompt(
         projected_LW = vocabulary_VW[ids_L].clone().requires_grad_()
         with torch.enable_grad():
             similarity = cosine_similarity(clip.text_of(projected_LW[None]), targets_ND).mean()
-        (embeds_LW.grad,) = torch.autograd.grad(1 - similarity, projected_LW)
+            (embeds_LW.grad,) = torch.autograd.grad(1 - similarity, projected_LW)
         optimiser.step()
         better = similarity.detach() > best
         best_L, best = torch.where(better, ids_L, best_L), torch.where(better, similarity.detach(), best)

@@ -9,6 +9,7 @@ embeddings, n sentences; G = 2·B rows under guidance (negative rows first).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -59,38 +60,52 @@ def draw_shifts(channels: int, height: int, generator: torch.Generator | None, s
     ]
 
 
-def auto_correlation_gradient(eta_BChw: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+Rolls = Sequence[tuple[Tensor, Tensor]]
+"""Where `torch.roll` by r and by -r takes its values, by level of the pyramid: rows (2, C, h) and columns (2, C, w)."""
+
+
+def roll_indices(drawn: Sequence[Sequence[Sequence[int]]], eta_BChw: Tensor) -> list[Rolls]:
+    """What each of n draws of `draw_shifts` means for noise of this shape, on its device.
+
+    The shifts go there all at once: a copy for each of them would stop it every time.
+    """
+    r_Ln2C1 = torch.tensor([[draw, [[-r for r in c] for c in draw]] for draw in drawn]).permute(3, 0, 1, 2)[..., None]
+    r_Ln2C1 = r_Ln2C1.to(eta_BChw.device)
+
+    def by_level(side: int) -> list[Tensor]:
+        sides = [side >> level for level in range(len(r_Ln2C1))]
+        aranges = (torch.arange(side, device=eta_BChw.device) for side in sides)
+        return [(i - r_n2C1) % side for i, r_n2C1, side in zip(aranges, r_Ln2C1, sides, strict=True)]
+
+    rows, columns = by_level(eta_BChw.shape[2]), by_level(eta_BChw.shape[3])
+    return [
+        [(rows_n[n], columns_n[n]) for rows_n, columns_n in zip(rows, columns, strict=True)] for n in range(len(drawn))
+    ]
+
+
+def auto_correlation_gradient(eta_BChw: Tensor, rolls: Rolls) -> Tensor:
     """∇L_pair, of the squared auto-correlation of noise at the given shifts over a pyramid (eq. 2), (B, C, h, w).
 
     L_pair is for each channel and level m_h² + m_w² with m = mean η·roll(η, r) along that side, summed over levels,
     channels and batch; a side's part of the gradient is 2·m/P·(roll(η, r) + roll(η, -r)) for a level of P pixels.
-    Written out it takes a quarter of the kernels that autograd launches. Images of a batch share the shifts, so that a
+    Written out it takes a fifth of the kernels that autograd launches. Images of a batch share the shifts, so that a
     batch gives each image what it would get alone.
 
     Args:
         eta_BChw: predicted noise.
-        shifts: r for each level and channel, (C,) on the device of the noise, from `draw_shifts`.
+        rolls: from `roll_indices`.
     """
-    shift_C, *coarser = shifts
+    (rows_2Ch, columns_2Cw), *coarser = rolls
     gradient_BChw = torch.zeros_like(eta_BChw)
-    for dim in (2, 3):
-        there_BChw, back_BChw = _rolled(eta_BChw, shift_C, dim), _rolled(eta_BChw, -shift_C, dim)
+    for dim, index_2Chw in ((2, rows_2Ch[..., None]), (3, columns_2Cw[:, :, None])):
+        there_BChw, back_BChw = (eta_BChw.gather(dim, index.expand_as(eta_BChw)) for index in index_2Chw)
         mean_BC11 = (eta_BChw * there_BChw).mean((2, 3), keepdim=True)
-        pixels = eta_BChw[0, 0].numel()
-        gradient_BChw.addcmul_(mean_BC11, there_BChw + back_BChw, value=2 / pixels)
+        gradient_BChw.addcmul_(mean_BC11, there_BChw + back_BChw, value=2 / eta_BChw[0, 0].numel())
     if coarser:
-        inner_BChw = auto_correlation_gradient(F.avg_pool2d(eta_BChw, 2), coarser)
-        gradient_BChw[:, :, : 2 * inner_BChw.shape[2], : 2 * inner_BChw.shape[3]].add_(
-            F.interpolate(inner_BChw, scale_factor=2), alpha=1 / 4
-        )
+        inner_BChw = F.interpolate(auto_correlation_gradient(F.avg_pool2d(eta_BChw, 2), coarser), scale_factor=2)
+        height, width = inner_BChw.shape[2:]  # without the last row and column of odd sides, which pooling drops
+        gradient_BChw[:, :, :height, :width].add_(inner_BChw, alpha=1 / 4)
     return gradient_BChw
-
-
-def _rolled(x_BChw: Tensor, shift_C: Tensor, dim: int) -> Tensor:
-    """`torch.roll` along a side with a shift for each channel."""
-    side = x_BChw.shape[dim]
-    from_Cs = (torch.arange(side, device=x_BChw.device) - shift_C[:, None]) % side
-    return x_BChw.gather(dim, from_Cs.unsqueeze(2 if dim == 2 else 1).expand_as(x_BChw))
 
 
 def kl_divergence_gradient(eta_BChw: Tensor) -> Tensor:
@@ -130,14 +145,11 @@ def regularise_noise(
     """
     _, channels, height, _ = eta_BChw.shape
     rolls = num_ac_rolls if lambda_ac > 0 else 0
-    # All shifts go to the device at once: a copy for each of them would stop it every time.
     drawn = [draw_shifts(channels, height, generator, smallest_shift) for _ in range(num_reg_steps * rolls)]
-    shifts_NLC = torch.tensor(drawn, dtype=torch.long).transpose(1, 2).to(eta_BChw.device) if drawn else None
-    for number in range(num_reg_steps):
-        if shifts_NLC is not None:
-            for shifts_LC in shifts_NLC[number * rolls : (number + 1) * rolls]:
-                gradient_BChw = auto_correlation_gradient(eta_BChw, shifts_LC.unbind())
-                eta_BChw = eta_BChw - lambda_ac / rolls * gradient_BChw
+    coming = iter(roll_indices(drawn, eta_BChw) if drawn else ())
+    for _ in range(num_reg_steps):
+        for indices in islice(coming, rolls):
+            eta_BChw = eta_BChw - lambda_ac / rolls * auto_correlation_gradient(eta_BChw, indices)
         if lambda_kl > 0:
             eta_BChw = eta_BChw - lambda_kl * kl_divergence_gradient(eta_BChw)
     return eta_BChw

@@ -29,6 +29,7 @@ from graphflow.nodes.lib.pix2pix_zero import (
     kl_divergence_gradient,
     pix2pix_zero_sample,
     regularise_noise,
+    roll_indices,
 )
 from graphflow.nodes.lib.taps import Taps
 
@@ -111,15 +112,10 @@ def gradient_of(loss, eta, *arguments):
     return torch.autograd.grad(loss(leaf, *arguments), leaf)[0]
 
 
-def on_device(shifts):
-    """Shifts for each channel and level, as `auto_correlation_gradient` takes them."""
-    return torch.tensor(shifts).T.unbind()
-
-
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (64, 64), (32, 48), (24, 16), (36, 20)])
 def test_gradients_are_those_of_diffusers_losses(pipeline, height, width):
     eta = latents(height=height, width=width)
-    ours = auto_correlation_gradient(eta, on_device(draw_shifts(4, height, generator(), smallest=0)))
+    ours = auto_correlation_gradient(eta, *roll_indices([draw_shifts(4, height, generator(), smallest=0)], eta))
     assert_same(ours, gradient_of(pipeline.auto_corr_loss, eta, generator()), 2e-6)
     eta = 1.3 * eta + 0.2
     assert_same(kl_divergence_gradient(eta), gradient_of(pipeline.kl_divergence, eta), 2e-6)
@@ -130,7 +126,7 @@ def test_auto_correlation_of_a_hand_made_case():
     total = torch.zeros_like(eta)
     for rolled, back in ((eta[:, :, [3, 0, 1, 2]], eta[:, :, [1, 2, 3, 0]]), (eta[..., [3, 0, 1, 2]], eta.roll(-1, 3))):
         total += 2 * (eta * rolled).mean() * (rolled + back) / 16
-    torch.testing.assert_close(auto_correlation_gradient(eta, on_device([[1]])), total)
+    torch.testing.assert_close(auto_correlation_gradient(eta, *roll_indices([[[1]]], eta)), total)
 
 
 def test_shifts_keep_to_their_range():
