@@ -13,6 +13,7 @@ from graphflow.groups import node_of
 from graphflow.record import LoadRecord, NodeRecord, RunRecord
 
 HOST = "host"  # where nodes run that need no device
+_CPU = "cpu"  # a device whose memory is the host's: what has been read from disk is on it
 _LONGEST = 1e9  # seconds
 _SAME = 1e-3  # seconds between two clock readings of one moment
 _EXPLAINED = 200  # waits of a device that are explained, the longest ones
@@ -92,7 +93,17 @@ class Timeline:
     @property
     def loaded(self) -> int:
         """Bytes that came onto devices."""
-        return sum(load.bytes for load in self.loads if load.stage == "device")
+        return sum(load.bytes for load in self.arrivals)
+
+    @property
+    def arrivals(self) -> list[LoadRecord]:
+        """The loads that ended on a device."""
+        return [load for load in self.loads if arrives(load)]
+
+
+def arrives(load: LoadRecord) -> bool:
+    """Whether a load ends on a device, and not in host memory on the way to one."""
+    return load.stage == "device" or (load.stage == "host" and load.device.partition(":")[0] == _CPU)
 
 
 def timeline(record: RunRecord) -> Timeline:
@@ -102,7 +113,7 @@ def timeline(record: RunRecord) -> Timeline:
     loads = [m for m in moves if m.stage != "released"]
     ends = [call.end for call in calls] + [m.started + m.seconds for m in moves]
     whole = record.seconds if _possible(record.seconds) else 0.0
-    used = [call.device for call in calls] + [m.device for m in moves if m.stage == "device"]
+    used = [call.device for call in calls] + [m.device for m in moves if arrives(m)]
     names = [name for name in dict.fromkeys(used) if name != HOST]
     waiting = _Waiting(record, calls, loads)
     lanes = []
@@ -171,9 +182,9 @@ def _call(device: str, batch: Sequence[tuple[float, str, NodeRecord]]) -> Call:
 def _weights(device: str, moves: Sequence[LoadRecord]) -> list[tuple[float, int]]:
     """Resident bytes as steps: a load counts from its end, a release from its beginning."""
     changes = [
-        (m.started + (m.seconds if m.stage == "device" else 0.0), m.model, m.bytes if m.stage == "device" else 0)
+        (m.started + (m.seconds if arrives(m) else 0.0), m.model, m.bytes if arrives(m) else 0)
         for m in moves
-        if m.device == device and m.stage != "host"
+        if m.device == device and (arrives(m) or m.stage == "released")
     ]
     resident: dict[str, int] = {}
     steps = []
@@ -212,7 +223,7 @@ class _Waiting:
         shares = [
             (min(m.started + m.seconds, call.start) - max(m.started, free), m)
             for m in self._loads
-            if m.stage == "host" or m.device == call.device
+            if m.device == call.device
         ]  # fmt: skip
         share, load = max(shares, key=lambda found: found[0], default=(0.0, None))
         if load is not None and share > gap / 2:

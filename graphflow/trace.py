@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.record import LoadRecord, NodeRecord, RunRecord
-from graphflow.timeline import HOST, Call, Lane, Timeline, rows, timeline
+from graphflow.timeline import HOST, Call, Lane, Timeline, arrives, rows, timeline
 from graphflow.units import printable
 
 TraceEvent = dict[str, Any]
@@ -45,7 +45,7 @@ def _events(record: RunRecord, found: Timeline) -> Iterator[TraceEvent]:
     args = {"status": record.status, "device": record.device, "dtype": record.dtype}
     yield _complete(RUN, 1, record.title or record.graph, "run", 0, _micro(found.seconds), args)
     numbers = count(RUN + 1)
-    to_host = [load for load in found.loads if load.stage == "host"]
+    to_host = [load for load in found.loads if not arrives(load)]
     if found.host or to_host:
         process = next(numbers)
         yield from _process(process, HOST)
@@ -58,7 +58,7 @@ def _events(record: RunRecord, found: Timeline) -> Iterator[TraceEvent]:
 def _device(record: RunRecord, process: int, lane: Lane, found: Timeline) -> Iterator[TraceEvent]:
     yield from _process(process, lane.device)
     yield from _calls(record, process, rows(lane.calls), "compute")
-    own = [load for load in found.loads if load.stage == "device" and load.device == lane.device]
+    own = [load for load in found.arrivals if load.device == lane.device]
     yield from _loads(process, own, "loads")
     for move in found.released:
         if move.device == lane.device:

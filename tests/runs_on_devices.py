@@ -34,10 +34,10 @@ def swapped(**changes: Any) -> RunRecord:
         "old": NodeRecord(kind="vae.encode", version=1, status="cached", seconds=3.0),
     }
     loads = [
-        load("qwen", "host", "host", 0.5, 1.2, 4),
+        load("qwen", "host", "cuda:0", 0.5, 1.2, 4),
         load("qwen", "device", "cuda:0", 1.7, 0.3, 4),
         load("qwen", "released", "cuda:0", 3.0, 0.1, 4),
-        load("unet", "host", "host", 1.8, 2.8, 3),
+        load("unet", "host", "cuda:0", 1.8, 2.8, 3),
         load("unet", "device", "cuda:0", 4.6, 0.4, 3),
     ]
     fields: dict[str, Any] = {

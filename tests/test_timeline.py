@@ -47,10 +47,19 @@ def test_resident_weights_rise_with_loads_and_fall_with_releases() -> None:
 
 def test_weights_are_counted_once_and_only_where_they_are() -> None:
     loads = [load("a", "device", "cuda:0", 0.0, 1.0, 2), load("a", "device", "cuda:0", 2.0, 1.0, 2)]
-    loads += [load("b", "host", "host", 0.0, 1.0, 8), load("b", "device", "cuda:1", 1.0, 0.0, 8)]
+    loads += [load("b", "host", "cuda:1", 0.0, 1.0, 8), load("b", "device", "cuda:1", 1.0, 0.0, 8)]
     lanes = {lane.device: lane for lane in timeline(swapped(loads=loads)).lanes}
     assert (lanes["cuda:0"].most, lanes["cuda:1"].most) == (2 * GIB, 8 * GIB)
     assert timeline(swapped(loads=loads)).loaded == 12 * GIB
+
+
+def test_on_a_cpu_what_is_read_from_disk_is_on_the_device() -> None:
+    nodes = {"a": done("k", "cpu", 2.0, 1.0)}
+    loads = [load("m", "host", "cpu", 0.5, 1.5, 2), load("m", "released", "cpu", 3.0, 0.0, 2)]
+    found = timeline(swapped(nodes=nodes, loads=loads))
+    assert found.lanes[0].weights == [(2.0, 2 * GIB), (3.0, 0)]
+    assert [w.reason for w in found.lanes[0].waits] == ["loading m"]
+    assert found.loaded == 2 * GIB
 
 
 def test_elements_of_a_batch_are_one_call() -> None:

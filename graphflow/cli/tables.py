@@ -181,7 +181,7 @@ def _device_facts(record: RunRecord) -> list[tuple[str, str]]:
     found = timeline(record)
     out = []
     for lane in found.lanes:
-        loads = [load for load in found.loads if load.stage == "device" and load.device == lane.device]
+        loads = [load for load in found.arrivals if load.device == lane.device]
         if loads:
             share = f"busy {100 * lane.busy / found.seconds:.0f} %" if found.seconds else ""
             limit = f" of {units.size(lane.budget)}" if lane.budget is not None else ""

@@ -26,7 +26,7 @@ def _signs(drawn: Drawn) -> list[tuple[str, str]]:
     """The legend of what is no call, as far as there is any."""
     styles = {mark.style for track in drawn.tracks if isinstance(track, Track) for mark in track.marks}
     signs = (
-        ("call failed", "with failures"), ("wait", "waiting"), ("load disk", "disk → host"), ("load", "host → device"),
+        ("call failed", "with failures"), ("wait", "waiting"), ("load disk", "from disk"), ("load", "host → device"),
     )  # fmt: skip
     return [(style, word) for style, word in signs if style in styles]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from graphflow import units
 from graphflow.groups import node_of, title
 from graphflow.record import RunRecord
-from graphflow.timeline import Call, Lane, Timeline, Wait, rows, timeline
+from graphflow.timeline import Call, Lane, Timeline, Wait, arrives, rows, timeline
 
 COLOURS = 6  # kinds that took longest have a colour of their own
 FINEST = 1 / 400  # of the whole time: shorter marks are joined with what is beside them, whatever it is
@@ -110,8 +110,7 @@ class _Drawing:
 
     def _figures(self) -> list[tuple[str, str]]:
         out = [(f"{lane.device} busy", self._share(lane.busy)) for lane in self.found.lanes[:MAX_LANES]]
-        onto = [load for load in self.found.loads if load.stage == "device"]
-        if onto:
+        if onto := self.found.arrivals:
             out.append((f"{units.plural(len(onto), 'load')} onto devices", units.size(self.found.loaded)))
             out.append(("waits for loads", units.duration(self._waited("loading "))))
         return out
@@ -124,7 +123,7 @@ class _Drawing:
 
     def _load_row(self, index: int) -> tuple[str, ...]:
         load = self.found.loads[index]
-        way = f"host → {load.device}" if load.stage == "device" else "disk → host"
+        way = f"{'host' if load.stage == 'device' else 'disk'} → {load.device if arrives(load) else 'host'}"
         return (
             units.duration(load.started), units.printable(load.model), units.printable(way),
             units.size(load.bytes), units.duration(load.seconds), _rate(load.bytes, load.seconds),
@@ -196,12 +195,13 @@ class _Drawing:
         return Mark(left, width, style, units.printable(tip), units.printable(label), anchor, fill or [], row, of)
 
     def _loading(self) -> Track:
+        two = len({load.stage for load in self.found.loads}) > 1
         marks = [
             self._mark(
                 load.started, load.seconds, "load" if load.stage == "device" else "load disk",
-                f"{load.model} {'onto ' + load.device if load.stage == 'device' else 'from disk'}, "
+                f"{load.model} {'onto ' + load.device if arrives(load) else 'into host memory'}, "
                 f"{units.size(load.bytes)} in {units.duration(load.seconds)}",
-                load.model, row=int(load.stage == "device"), of=2,
+                load.model, row=int(load.stage == "device") if two else 0, of=1 + two,
             )
             for load in self.found.loads
         ]  # fmt: skip

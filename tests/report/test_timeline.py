@@ -49,7 +49,7 @@ def test_a_mark_says_what_it_is_and_leads_to_its_node() -> None:
         "waited 2.00 s for grade on host, at 9.00 s",
     ]  # fmt: skip
     loads = tracks(swapped())["models"].marks
-    assert loads[0].tip == "qwen from disk, 4.0 GiB in 1.20 s, at 0.50 s"
+    assert loads[0].tip == "qwen into host memory, 4.0 GiB in 1.20 s, at 0.50 s"
 
 
 def test_the_figures_are_busy_shares_loads_and_waits_for_them() -> None:
@@ -138,7 +138,7 @@ def test_the_legend_names_kinds_and_what_is_no_call() -> None:
     [legend] = re.findall(r'<p class="quiet legend">(<span>.*?)</p>', html)
     assert re.findall(r'<span><i class="c ([^"]*)"></i>([^<]*)</span>', legend) == [
         ("k0", "denoise.ddim"), ("k1", "image.grade"), ("k2", "caption"), ("k3", "score.clip"),
-        ("k4", "image.prepare"), ("wait", "waiting"), ("load disk", "disk → host"), ("load", "host → device"),
+        ("k4", "image.prepare"), ("wait", "waiting"), ("load disk", "from disk"), ("load", "host → device"),
     ]  # fmt: skip
 
 
