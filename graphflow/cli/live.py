@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from graphflow import units
 from graphflow.cli.batches import Batch
-from graphflow.cli.progress import Progress
+from graphflow.cli.progress import Progress, loaded_text
 from graphflow.events import (
     Logged,
     ModelLoaded,
+    ModelLoading,
     NodeFailed,
     NodeFinished,
     NodeProgress,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 REFRESH = 10  # a second
+IDLE_SECONDS = 1.0  # after which it is said that nothing computes
 
 
 class RichProgress(Progress):
@@ -61,6 +63,9 @@ class RichProgress(Progress):
         self._updated: dict[str, float] = {}
         self._steps: dict[str, int] = {}
         self._cached_names: list[str] = []
+        self._active: set[str] = set()
+        self._loading: dict[tuple[str, ...], TaskID] = {}
+        self._idle_since = time.monotonic()
         self._began = time.time()
 
     def __enter__(self) -> RichProgress:
@@ -81,8 +86,10 @@ class RichProgress(Progress):
         if not self._running:
             return Text()
         elapsed = int(time.time() - self._began)
-        whole = Text(f"  {self.batches.place} nodes · {elapsed // 60}:{elapsed % 60:02d}", style="dim")
-        return Group(self._bars, whole) if self._tasks else whole
+        idle = not self._active and not self._loading and time.monotonic() - self._idle_since > IDLE_SECONDS
+        clock = f"{elapsed // 60}:{elapsed % 60:02d}{' · waiting' if idle else ''}"
+        whole = Text(f"  {self.batches.place} nodes · {clock}", style="dim")
+        return Group(self._bars, whole) if self._tasks or self._loading else whole
 
     def _print(self, mark: str, style: str, text: str, note: str = "") -> None:
         from rich.text import Text
@@ -104,6 +111,7 @@ class RichProgress(Progress):
 
     def on_NodeStarted(self, event: NodeStarted) -> None:
         self._flush_cached()
+        self._active.add(event.node)
         self._count(event.node)
         self._tasks[event.node] = self._bars.add_task(units.printable(event.node), total=None, label="")
 
@@ -161,8 +169,26 @@ class RichProgress(Progress):
             if batch.names:
                 self._tell(batch)
 
+    def on_ModelLoading(self, event: ModelLoading) -> None:
+        size = units.size(event.bytes) if event.bytes else ""
+        way = "from disk" if event.stage == "host" else f"onto {event.device}"
+        text = units.printable(f"loading {event.role}")
+        label = units.printable(f"{size} {way}".strip())
+        self._loaded((event.name, event.device, event.stage))  # a load that failed was announced before
+        task = self._bars.add_task(text, total=None, label=label)
+        self._loading[event.name, event.device, event.stage] = task
+
     def on_ModelLoaded(self, event: ModelLoaded) -> None:
-        self._print(" ", "", f"  loaded {event.role}", f"{event.name}  {units.duration(event.seconds)}")
+        self._loaded((event.name, event.device, event.stage))
+        if (seconds := self.usage.took(event)) is not None:
+            self._flush_cached()
+            self._print(" ", "", f"  loaded {event.role}", loaded_text(event, seconds))
+
+    def _loaded(self, load: tuple[str, ...]) -> None:
+        task = self._loading.pop(load, None)
+        if task is not None:
+            self._bars.remove_task(task)
+            self._idle_since = time.monotonic()
 
     def on_Logged(self, event: Logged) -> None:
         self._flush_cached()
@@ -176,8 +202,13 @@ class RichProgress(Progress):
         text = self.summary(event)
         self._running = False  # the live line goes away
         self._print("●", style, text)
+        if used := self.usage.text():
+            self._print(" ", "", "", used)
 
     def _remove(self, node: str) -> None:
+        if node in self._active:
+            self._active.remove(node)
+            self._idle_since = time.monotonic()
         task = self._tasks.pop(node, None)
         if task is not None:
             self._bars.remove_task(task)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from graphflow import units
 from graphflow.cli.batches import Batch, Batches
+from graphflow.cli.usage import Usage
 from graphflow.events import (
     Event,
     Logged,
@@ -51,11 +52,13 @@ class Progress:
     """Shows nothing; base of the displays. Counts what every display tells at the end.
 
     Instances of a mapped node are told together: they are collected in `batches` until something is to be shown.
+    `usage` adds up what devices did.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.batches = Batches({})
+        self.usage = Usage()
 
     def __enter__(self) -> Progress:
         return self
@@ -75,6 +78,7 @@ class Progress:
                 self.batches.settle(event.node, "failed", 0.0, event.time)
             elif isinstance(event, NodeSkipped):
                 self.batches.settle(event.node, "skipped", 0.0, event.time, event.reason)
+            self.usage(event)
             handler: Callable[[Any], None] | None = getattr(self, f"on_{type(event).__name__}", None)
             if handler is not None:
                 handler(event)
@@ -132,7 +136,8 @@ class PlainProgress(Progress):
             self.tell(batch)
 
     def on_ModelLoaded(self, event: ModelLoaded) -> None:
-        self.line(f"       loaded {event.role} {event.name} in {units.duration(event.seconds)}")
+        if (seconds := self.usage.took(event)) is not None:
+            self.line(f"       loaded {event.role} {loaded_text(event, seconds)}")
 
     def on_Logged(self, event: Logged) -> None:
         self.line(f"       {event.node}: {event.message}" if event.node else f"       {event.message}")
@@ -141,3 +146,12 @@ class PlainProgress(Progress):
         for batch in self.batches.waiting():
             self.tell(batch)
         self.line(self.summary(event))
+        if used := self.usage.text():
+            self.line(used)
+
+
+def loaded_text(event: ModelLoaded, seconds: float) -> str:
+    """``pocket/weights/vae, 2.1 MiB onto cuda:0 in 0.12 s``."""
+    size = f", {units.size(event.bytes)}" if event.bytes else ""
+    where = f" onto {event.device}" if event.device.partition(":")[0] not in ("", "cpu") else ""
+    return f"{event.name}{size}{where} in {units.duration(seconds)}"

@@ -16,6 +16,7 @@ from graphflow.events import (
     Event,
     Logged,
     ModelLoaded,
+    ModelLoading,
     NodeFailed,
     NodeFinished,
     NodeProgress,
@@ -32,8 +33,10 @@ RUN: list[Event] = [
     ),
     NodeFinished(node="prepare", how="cached", time=T0),
     NodeFinished(node="caption", how="cached", time=T0),
-    NodeStarted(node="edit", kind="denoise.ddim", time=T0),
-    ModelLoaded(role="denoiser", name="pocket/weights/denoiser", seconds=0.5, time=T0),
+    NodeStarted(node="edit", kind="denoise.ddim", device="cpu", time=T0),
+    ModelLoaded(
+        role="denoiser", name="pocket/weights/denoiser", seconds=0.5, device="cpu", stage="host", bytes=2**25, time=T0
+    ),
     NodeProgress(node="edit", step=0, total=50, label="denoise", time=T0),
     Logged(node="edit", message="guidance is high", time=T0),
     NodeProgress(node="edit", step=50, total=50, label="denoise", time=T0 + 4),
@@ -99,22 +102,24 @@ def test_plain_lines() -> None:
         "edit: 4 nodes, 2 cached\n"
         "[1/4] prepare: cached\n"
         "[2/4] caption: cached\n"
-        "       loaded denoiser pocket/weights/denoiser in 0.50 s\n"
+        "       loaded denoiser pocket/weights/denoiser, 32.0 MiB in 0.50 s\n"
         "       edit: guidance is high\n"
         "[3/4] edit: 4.25 s\n"
         "[4/4] decode: 31 ms\n"
         "done in 4.50 s: 2 computed, 2 cached\n"
+        "1 load of 32.0 MiB · 4.25 s on cpu\n"
     )
 
 
 def test_live_ticks_stay_and_bars_vanish() -> None:
     assert live(RUN) == (
         "• prepare, caption  cached\n"
-        "    loaded denoiser  pocket/weights/denoiser  0.50 s\n"
+        "    loaded denoiser  pocket/weights/denoiser, 32.0 MiB in 0.50 s\n"
         "    guidance is high  edit\n"
         "✓ edit  4.25 s\n"
         "✓ decode  31 ms\n"
         "● done in 4.50 s: 2 computed, 2 cached\n"
+        "    1 load of 32.0 MiB · 4.25 s on cpu\n"
     )
 
 
@@ -319,3 +324,97 @@ def interrupted(display: RichProgress) -> None:
         display(RUN[0])
         display(RUN[1])
         raise KeyboardInterrupt
+
+
+def load(stage: Any, model: str = "unet", device: str = "cuda:0", seconds: float = 1.0, gib: int = 3) -> list[Event]:
+    fields: dict[str, Any] = {"role": "denoiser", "name": model, "device": device, "bytes": gib * 2**30, "stage": stage}
+    return [ModelLoading(**fields), ModelLoaded(seconds=seconds, **fields)]
+
+
+SWAPS: list[Event] = [
+    RunStarted(graph="g", nodes={"a": "run", "fit": "run"}),
+    *load("host", seconds=2.0),
+    *load("device", seconds=0.5),
+    NodeStarted(node="fit", kind="k", device="host"),
+    NodeFinished(node="fit", how="ran", seconds=9.0),
+    NodeStarted(node="a", kind="k", device="cuda:0"),
+    NodeFinished(node="a", how="ran", seconds=3.0, peak=2**30),
+    *load("device", seconds=0.5),
+    RunFinished(status="done", seconds=5.0),
+]
+
+
+def test_a_model_is_told_once_with_its_size_and_the_whole_way_and_loads_are_counted() -> None:
+    assert plain(SWAPS) == (
+        "g: 2 nodes, 0 cached\n"
+        "       loaded denoiser unet, 3.0 GiB onto cuda:0 in 2.50 s\n"
+        "[1/2] fit: 9.00 s\n"
+        "[2/2] a: 3.00 s\n"
+        "done in 5.00 s: 2 computed\n"
+        "2 loads of 6.0 GiB · peak 1.0 GiB beside the weights · 3.00 s on cuda:0\n"
+    )
+    assert live(SWAPS) == (
+        "    loaded denoiser  unet, 3.0 GiB onto cuda:0 in 2.50 s\n"
+        "✓ fit  9.00 s\n"
+        "✓ a  3.00 s\n"
+        "● done in 5.00 s: 2 computed\n"
+        "    2 loads of 6.0 GiB · peak 1.0 GiB beside the weights · 3.00 s on cuda:0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [(load("host")[:1], r"loading denoiser .*3\.0 GiB from disk"),
+     (load("device")[:1], r"loading denoiser .*3\.0 GiB onto cuda:0")],
+)  # fmt: skip
+def test_a_load_is_shown_while_it_lasts(events: list[Event], line: str) -> None:
+    stream = Terminal()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with RichProgress(stream, console) as display:
+        for event in [SWAPS[0], *events]:
+            display(event)
+        console.print(display._render())
+        assert re.search(line, on_screen(stream.getvalue()))
+        for event in SWAPS[1:5]:
+            display(event)
+        assert display._bars.tasks == []
+
+
+def test_a_load_that_failed_leaves_no_bar_when_it_is_tried_again() -> None:
+    stream = Terminal()
+    display = RichProgress(stream, Console(file=stream, force_terminal=True, width=100, color_system=None))
+    for event in (*load("host")[:1], *load("host")):
+        display(event)
+    assert display._bars.tasks == []
+
+
+def test_a_run_in_which_nothing_computes_says_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("graphflow.cli.live.time.monotonic", lambda: now[0])
+    stream = Terminal()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    display = RichProgress(stream, console)
+
+    def waits() -> bool:
+        with console.capture() as captured:
+            console.print(display._render())
+        return "waiting" in captured.get()
+
+    display(SWAPS[0])
+    assert not waits()
+    now[0] += 2
+    assert waits()
+    display(NodeStarted(node="a", kind="k", device="cuda:0"))
+    assert not waits()
+    display(NodeFinished(node="a", how="ran", seconds=1.0))
+    assert not waits()
+    now[0] += 2
+    assert waits()
+    display(load("host")[0])
+    assert not waits()
+
+
+def test_a_cached_run_says_nothing_of_devices() -> None:
+    text = plain([RunStarted(graph="g", nodes={"a": "cached"}), NodeFinished(node="a", how="cached"),
+                  RunFinished(status="done", seconds=0.1)])  # fmt: skip
+    assert text.splitlines()[-1] == "done in 0.10 s: 1 cached"
