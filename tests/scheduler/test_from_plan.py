@@ -53,7 +53,7 @@ def test_nodes_with_models_go_to_a_device_and_roles_that_load_the_same_thing_sha
     tasks = {t.name: t for t in tasks_of(session.plan(), session.graph)}
     graph = session.graph
     assert tasks["encode"].where == "device"
-    assert tasks["encode"].models == tasks["decode"].models == (model_key(graph.nodes["encode"].models["vae"]),)
+    assert tasks["encode"].models == tasks["decode"].models == (model_key(graph.nodes["encode"].models["model"]),)
     assert set(tasks["edit"].needs) == {"invert", "source", "direction"}
     sizes = models_of(graph, "float32")
     assert all(sizes[key].bytes > 0 for task in tasks.values() for key in task.models)

@@ -1,0 +1,390 @@
+"""The order in which the remaining tasks will run, found by playing the run through on a virtual clock.
+
+The order decides what is evicted: with the future known, the model whose next use is farthest away (Belady 1966,
+"A study of replacement algorithms for a virtual-storage computer"). Choosing among ready tasks is list scheduling by
+the longest path (Graham 1969, "Bounds on multiprocessing timing anomalies"), resident models first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphflow.scheduler.board import DONE, RUNNING, Board
+from graphflow.scheduler.tasks import Device, ModelSpec
+from graphflow.scheduler.windows import Windows
+
+WORTH = 2.0  # another device loads a model too when that leaves each server work for so many loads of it
+
+
+@dataclass
+class Order:
+    """What was found.
+
+    Attributes:
+        sequences: for each device its tasks, in order; together all that are left.
+        seconds: how long it takes.
+        loads: how many models are brought onto devices.
+    """
+
+    sequences: list[list[int]]
+    begun: list[tuple[int, int]] = field(default_factory=list)  # task and device, in the order in which they begin
+    seconds: float = 0.0
+    loads: int = 0
+    evictions: int = 0
+
+
+@dataclass
+class Machine:
+    """A device as the look-ahead sees it."""
+
+    spec: Device
+    mask: int = 0
+    used: int = 0
+    running: list[int] = field(default_factory=list)
+
+
+class Lookahead:
+    """One play of the remaining tasks.
+
+    Args:
+        board, windows: the tasks and the elements that may begin; both stay as they are.
+        devices: with what is resident on each.
+        models: sizes and times.
+        on_host: models in host memory.
+        running: task → device of what runs; taken as just begun.
+        alive: the tasks that are left or run.
+        closed_first: load that model first which no task will miss later; else the one with the longest path.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        windows: Windows,
+        devices: Sequence[Device],
+        resident: Mapping[str, Mapping[str, None]],
+        models: Mapping[str, ModelSpec],
+        on_host: Collection[str],
+        running: Mapping[int, int],
+        alive: Sequence[int],
+        closed_first: bool = True,
+    ) -> None:
+        self.board, self.windows, self.closed_first = board, windows.copy(), closed_first
+        self.specs = [models.get(m, ModelSpec(0)) for m in board.model_bits]
+        bits = board.model_bits
+        self.host_mask = sum(1 << bits[m] for m in on_host if m in bits)
+        self.machines = [Machine(d) for d in devices]
+        for machine in self.machines:
+            machine.mask = sum(1 << bits[m] for m in resident[machine.spec.name] if m in bits)
+            machine.used = self._bytes(machine.mask)
+        self.any_host = any(d.kind == "host" for d in devices)
+        self.any_device = any(d.kind == "device" for d in devices)
+        self.pending, self.state = board.pending[:], board.state[:]
+        self.masks = Counter(m.mask for m in self.machines)
+        self.order = Order([[] for _ in devices])
+        self.clock = self.disk_free = 0.0
+        self.events: list[tuple[float, int, int]] = []  # time, task, device
+        groups = len(board.group_models)
+        self.queues: list[list[int]] = [[] for _ in range(groups)]
+        self.active: dict[int, None] = {}  # groups with a queue
+        self.foreign = [0] * groups  # unmet needs from other groups, in elements that may run
+        self.work = [0.0] * groups  # seconds of tasks that may run and have not begun
+        self.left = [0] * groups
+        self.idle: dict[int, list[int]] = {}  # machines that are free, by alikeness
+        self.kinds: dict[tuple[bool, int, int | None], int] = {}
+        self._rank(alive)
+        self._begin(running)
+
+    def _rank(self, alive: Sequence[int]) -> None:
+        """Number the remaining tasks by urgency: longest path, then element, then the graph's order."""
+        board = self.board
+        tasks, path, element, elements, state = board.tasks, board.path, board.element, board.elements, board.state
+        keyed = [
+            (-path[n], elements[element[n]][1] if element[n] >= 0 else -1, tasks[n].rank, n)
+            for n in alive
+            if state[n] < RUNNING
+        ]
+        keyed.sort()
+        self.by_urgency = [key[3] for key in keyed]
+        self.urgency = [0] * len(tasks)
+        for place, number in enumerate(self.by_urgency):
+            self.urgency[number] = place
+
+    def _begin(self, running: Mapping[int, int]) -> None:
+        board, may_run = self.board, self.windows.may_run
+        for number in self.by_urgency:
+            self.left[board.group[number]] += 1
+            if may_run(number):
+                self._admit(number)
+        for element in self.windows.open_next():
+            self._open(element)
+        free = [machine.spec.slots for machine in self.machines]
+        for number, device in running.items():
+            heapq.heappush(self.events, (board.tasks[number].seconds, number, device))
+            self.machines[device].running.append(number)
+            free[device] -= 1
+        for device, slots in enumerate(free):
+            for _ in range(slots):
+                self._release(device)
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _open(self, element: int) -> None:
+        for number in self.board.element_tasks[element]:
+            if self.state[number] < RUNNING:
+                self._admit(number)
+
+    def _admit(self, number: int) -> None:
+        """The task may run once its needs are met."""
+        board = self.board
+        group = board.group[number]
+        self.work[group] += board.tasks[number].seconds
+        if self.pending[number] == 0:
+            self._queue(number)
+            return
+        for need in board.needs[number]:
+            if board.group[need] != group and self.state[need] != DONE:
+                self.foreign[group] += 1
+
+    def _queue(self, number: int) -> None:
+        group = self.board.group[number]
+        queue = self.queues[group]
+        if not queue:
+            self.active[group] = None
+        heapq.heappush(queue, self.urgency[number])
+
+    def _complete(self, number: int) -> None:
+        board, pending, may_run, state = self.board, self.pending, self.windows.may_run, self.state
+        mine = board.group[number]
+        state[number] = DONE
+        for user in board.users[number]:
+            pending[user] -= 1
+            if state[user] < RUNNING and may_run(user):
+                group = board.group[user]
+                if group != mine:
+                    self.foreign[group] -= 1
+                if pending[user] == 0:
+                    self._queue(user)
+        if self.windows.finish(number):
+            for element in self.windows.open_next():
+                self._open(element)
+
+    # --- devices ----------------------------------------------------------------------------------------------------
+
+    def _release(self, device: int) -> None:
+        machine = self.machines[device]
+        key = (machine.spec.kind == "host", machine.mask, machine.spec.memory)
+        kind = self.kinds.setdefault(key, len(self.kinds))
+        self.idle.setdefault(kind, []).append(device)
+
+    def run(self) -> Order:
+        """Play to the end."""
+        goal = len(self.by_urgency)
+        begun = 0
+        while True:
+            begun += self._assign()
+            if self.events:
+                self._advance()
+            elif begun < goal:
+                opened = self.windows.open_next(force=True)
+                for element in opened:
+                    self._open(element)
+                if not opened:
+                    break  # what is left waits for something that is no task
+            else:
+                break
+        self.order.seconds = self.clock
+        return self.order
+
+    def _advance(self) -> None:
+        """Go on to the next moment at which something ends."""
+        events = self.events
+        self.clock = events[0][0]
+        while events and events[0][0] <= self.clock:
+            _, number, device = heapq.heappop(events)
+            self.machines[device].running.remove(number)
+            self._complete(number)
+            self._release(device)
+
+    def _assign(self) -> int:
+        """Give the free devices work: first where no model has to move, then where it pays; returns how many began."""
+        begun = 0
+        for choose in (self._resident, self._switch):
+            for kind in list(self.idle):
+                free = self.idle[kind]
+                while free and self.active:
+                    group = choose(free[0])
+                    if group is None:
+                        break
+                    device = free.pop(0)
+                    self._start(device, group)
+                    begun += 1
+                if not free:
+                    del self.idle[kind]
+        return begun
+
+    def _takes(self, machine: Machine, group: int) -> bool:
+        if self.board.group_host[group]:
+            return machine.spec.kind == "host" or not self.any_host
+        return machine.spec.kind == "device" or not self.any_device
+
+    def _resident(self, device: int) -> int | None:
+        """The group with the most urgent task whose models are all there."""
+        machine, best, found = self.machines[device], -1, None
+        masks, queues, mask = self.board.group_mask, self.queues, machine.mask
+        for group in self.active:
+            if masks[group] & ~mask or not self._takes(machine, group):
+                continue
+            first = queues[group][0]
+            if (found is None or first < best) and self._room(machine, first):
+                best, found = first, group
+        return found
+
+    def _room(self, machine: Machine, urgency: int) -> bool:
+        memory = self.board.tasks[self.by_urgency[urgency]].memory
+        return memory == 0 or machine.spec.memory is None or machine.used + memory <= machine.spec.memory
+
+    def _switch(self, device: int) -> int | None:
+        """The group to bring models for; None when waiting is better."""
+        machine = self.machines[device]
+        best: tuple[bool, bool, float, int] | None = None
+        found = None
+        for group in self.active:
+            if not self._takes(machine, group) or not self._pays(device, group):
+                continue
+            missing = self.board.group_mask[group] & ~machine.mask
+            key = (
+                self._servers(group) > 0,
+                self.closed_first and bool(self._missed(missing)),
+                0.0 if len(self.machines) == 1 else -self.work[group] / (self._servers(group) + 1),
+                self.queues[group][0],
+            )
+            if best is None or key < best:
+                best, found = key, group
+        if found is not None and self._should_wait(machine, found):
+            return None
+        return found
+
+    def _missed(self, mask: int) -> int:
+        """How many needs of tasks with these models would not be met without other models."""
+        masks = self.board.group_mask
+        return sum(count for group, count in enumerate(self.foreign) if count and masks[group] & mask)
+
+    def _servers(self, group: int) -> int:
+        needed = self.board.group_mask[group]
+        return sum(count for mask, count in self.masks.items() if not needed & ~mask)
+
+    def _pays(self, device: int, group: int) -> bool:
+        servers = self._servers(group)
+        if servers == 0 or not self.board.group_mask[group] & ~self.machines[device].mask:
+            return True
+        missing = self.board.group_mask[group] & ~self.machines[device].mask
+        cost = sum(spec.transfer_seconds for spec in self._specs(missing))
+        return self.work[group] / servers > WORTH * cost
+
+    def _should_wait(self, machine: Machine, group: int) -> bool:
+        """Whether models would go that running tasks are about to bring work for."""
+        going = self._victims(machine, group)
+        if not going:
+            return False
+        board = self.board
+        coming = 0
+        for _, number, _ in self.events:
+            coming |= board.feeds[number]
+        for other in self.active:
+            coming |= board.group_feeds[other]
+        hurt = sum(1 << bit for bit in going)
+        return any(
+            coming >> g & 1 and mask & hurt and not mask & ~machine.mask for g, mask in enumerate(board.group_mask)
+        )
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    def _specs(self, mask: int) -> list[ModelSpec]:
+        return [self.specs[bit] for bit in _bits(mask)]
+
+    def _bytes(self, mask: int) -> int:
+        return sum(spec.bytes for spec in self._specs(mask))
+
+    def _victims(self, machine: Machine, group: int) -> list[int]:
+        """The models that would have to go for the group's first task."""
+        if machine.spec.memory is None:
+            return []
+        needed = self.board.group_mask[group]
+        task = self.board.tasks[self.by_urgency[self.queues[group][0]]]
+        lack = machine.used + self._bytes(needed & ~machine.mask) + task.memory - machine.spec.memory
+        if lack <= 0:
+            return []
+        keep = needed
+        for number in machine.running:
+            keep |= self.board.group_mask[self.board.group[number]]
+        going = []
+        for bit in sorted(_bits(machine.mask & ~keep), key=self._next_use, reverse=True):
+            if lack <= 0:
+                break
+            going.append(bit)
+            lack -= self.specs[bit].bytes
+        return going
+
+    def _next_use(self, bit: int) -> tuple[int, int]:
+        """About when a model is wanted again: ready work, then work in open elements, then any, then none."""
+        soonest = (3, bit)
+        for group, mask in enumerate(self.board.group_mask):
+            if mask >> bit & 1 and self.left[group]:
+                when = (2, 0)
+                if self.queues[group]:
+                    when = (0, self.queues[group][0])
+                elif self.foreign[group]:
+                    when = (1, -int(self.work[group]))
+                soonest = min(soonest, when)
+        return soonest
+
+    def _start(self, device: int, group: int) -> None:
+        machine, board = self.machines[device], self.board
+        begin = self.clock
+        if board.group_mask[group] & ~machine.mask or not self._room(machine, self.queues[group][0]):
+            begin = self._load(machine, group)
+        queue = self.queues[group]
+        number = self.by_urgency[heapq.heappop(queue)]
+        if not queue:
+            del self.active[group]
+        self.state[number] = RUNNING
+        seconds = board.tasks[number].seconds
+        self.work[group] -= seconds
+        self.left[group] -= 1
+        machine.running.append(number)
+        self.order.sequences[device].append(number)
+        self.order.begun.append((number, device))
+        heapq.heappush(self.events, (begin + seconds, number, device))
+
+    def _load(self, machine: Machine, group: int) -> float:
+        """Bring a group's models onto a device; returns when they are there."""
+        begin = self.clock
+        self.masks[machine.mask] -= 1
+        for bit in self._victims(machine, group):
+            machine.mask &= ~(1 << bit)
+            self.order.evictions += 1
+            if machine.spec.shares_host:
+                self.host_mask &= ~(1 << bit)
+        for bit in _bits(self.board.group_mask[group] & ~machine.mask):
+            if not self.host_mask >> bit & 1:
+                self.disk_free += self.specs[bit].load_seconds
+                begin = max(begin, self.disk_free)
+                self.host_mask |= 1 << bit
+            begin += self.specs[bit].transfer_seconds
+            machine.mask |= 1 << bit
+            self.order.loads += 1
+        machine.used = self._bytes(machine.mask)
+        self.masks[machine.mask] += 1
+        return begin
+
+
+def _bits(mask: int) -> list[int]:
+    out = []
+    while mask:
+        low = mask & -mask
+        out.append(low.bit_length() - 1)
+        mask ^= low
+    return out

@@ -1,0 +1,117 @@
+"""What lies on one device, what may go, and what must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from graphflow.scheduler.tasks import Device, ModelSpec, Task
+
+NextUse = Callable[[str], float]
+AHEAD = 2  # models in host memory that no device has asked for yet
+
+
+class Memory:
+    """The models on a device and the activations of what runs there.
+
+    Attributes:
+        resident: models on the device, in the order in which they came.
+        on_host: models in host memory for this device, because they were prefetched or moved off it.
+        mask: `resident` as a bit set.
+    """
+
+    def __init__(self, device: Device, models: Mapping[str, ModelSpec], bits: Mapping[str, int]) -> None:
+        self.device = device
+        self.resident: dict[str, None] = {}
+        self.on_host: dict[str, bool] = {}  # whether it was prefetched
+        self.mask = 0
+        self._models, self._bits = models, bits
+        self._weights = 0
+        self._active = 0
+        self._in_use: dict[str, int] = {}
+
+    def bytes_of(self, model: str) -> int:
+        """The model's size; 0 while it is unknown."""
+        spec = self._models.get(model)
+        return spec.bytes if spec is not None else 0
+
+    def resized(self) -> None:
+        """Sizes of models have changed."""
+        counted = [*self.resident, *(self.on_host if self.device.shares_host else ())]
+        self._weights = sum(map(self.bytes_of, counted))
+
+    @property
+    def free(self) -> float:
+        """Bytes within the budget that nothing takes."""
+        return float("inf") if self.device.memory is None else self.device.memory - self._weights - self._active
+
+    def make_room(
+        self, models: Iterable[str], memory: int, next_use: NextUse
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Bring models onto the device beside so many bytes of activations; returns what goes and what comes."""
+        load = tuple(m for m in models if m not in self.resident)
+        if not load and memory <= self.free:
+            return (), ()
+        coming = sum(self.bytes_of(m) for m in load if not (self.device.shares_host and m in self.on_host))
+        evict = self._farthest(frozenset(models), coming + memory, next_use)
+        for model in evict:
+            self.drop(model)
+            if not self.device.shares_host:
+                self.on_host[model] = False  # the engine may find that there is no room; it loads from disk then
+        for model in load:
+            self.on_host.pop(model, None)
+            self.resident[model] = None
+            self.mask |= 1 << self._bits[model]
+        self.resized()
+        return tuple(evict), load
+
+    def _farthest(self, keep: frozenset[str], wanted: float, next_use: NextUse) -> list[str]:
+        """The models to move off, the one that is wanted last first, until there is room or nothing may go."""
+        room = self.free
+        if wanted <= room:
+            return []
+        here = [*self.resident, *(self.on_host if self.device.shares_host else ())]
+        there = [m for m in here if m not in keep and not self._in_use.get(m)]
+        out = []
+        for model in sorted(there, key=next_use, reverse=True):
+            if room >= wanted:
+                break
+            out.append(model)
+            room += self.bytes_of(model)
+        return out
+
+    def drop(self, model: str) -> None:
+        """A model is no longer there."""
+        if self.resident.pop(model, self) is None:
+            self.mask &= ~(1 << self._bits[model])
+        self.on_host.pop(model, None)
+        self.resized()
+
+    def prefetch(self, model: str) -> None:
+        """A model is being brought to host memory."""
+        self.on_host[model] = True
+        self.resized()
+
+    def may_prefetch(self, model: str, reserve: int, next_use: NextUse) -> bool:
+        """Whether a model may be brought to host memory now, with so many bytes kept for activations."""
+        if self.device.shares_host:
+            return self.bytes_of(model) + max(0, reserve - self._active) <= self.free
+        waiting = [m for m, fetched in self.on_host.items() if fetched and next_use(m) < float("inf")]
+        return len(waiting) < AHEAD
+
+    def batch(self, task: Task, limit: int) -> int:
+        """How many tasks like one whose models are there can run in one call."""
+        if task.memory <= 0 or self.device.memory is None:
+            return limit
+        return max(1, min(limit, int(self.free // task.memory)))
+
+    def begin(self, models: Iterable[str], memory: int) -> None:
+        """A step begins."""
+        self._active += memory
+        for model in models:
+            self._in_use[model] = self._in_use.get(model, 0) + 1
+
+    def end(self, models: Iterable[str], memory: int) -> None:
+        """A step, or a part of it, has ended."""
+        self._active -= memory
+        for model in models:
+            self._in_use[model] -= 1
