@@ -109,7 +109,7 @@ class Scheduler:
     def next(self, device: str) -> Step | None:
         """What a free device does now, or None; its tasks are running from here on."""
         spec, memory = self.devices[device], self._memory[device]
-        if self._busy[device] >= spec.slots:
+        if self._busy[device] >= spec.slots * spec.ahead:
             return None
         self._route.plan(self._where)
         first = self._route.choose(device, memory, self._where)
@@ -123,7 +123,7 @@ class Scheduler:
             self._begin(number, device)
         for number in batch:
             self._steps[number] = batch
-        memory.begin(task.models, sum(self._board.tasks[n].memory for n in batch))
+        memory.begin(id(batch), task.models, sum(self._board.tasks[n].memory for n in batch))
         self._busy[device] += 1
         return Step(device, tuple(self._board.tasks[n].name for n in batch), evict, load)
 
@@ -222,7 +222,6 @@ class Scheduler:
             return
         step = self._steps.pop(number)
         step.remove(number)
-        task = self._board.tasks[number]
-        self._memory[device].end(task.models if not step else (), task.memory)
         if not step:
+            self._memory[device].end(id(step))
             self._busy[device] -= 1

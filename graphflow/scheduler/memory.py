@@ -26,8 +26,8 @@ class Memory:
         self.mask = 0
         self._models, self._bits = models, bits
         self._weights = 0
-        self._active = 0
-        self._in_use: dict[str, int] = {}
+        self._steps: dict[int, tuple[tuple[str, ...], int]] = {}  # those given out: models, bytes of activations
+        self._beside = device.slots - 1  # steps that may still run when the next one begins: the latest
 
     def bytes_of(self, model: str) -> int:
         """The model's size; 0 while it is unknown."""
@@ -42,7 +42,14 @@ class Memory:
     @property
     def free(self) -> float:
         """Bytes within the budget that nothing takes."""
-        return float("inf") if self.device.memory is None else self.device.memory - self._weights - self._active
+        if self.device.memory is None:
+            return float("inf")
+        active = sum(memory for _, memory in self._running()) if self._beside else 0
+        return self.device.memory - self._weights - active
+
+    def _running(self) -> list[tuple[tuple[str, ...], int]]:
+        """The steps that run beside the next one."""
+        return list(self._steps.values())[-self._beside :] if self._beside else []
 
     def make_room(
         self, models: Iterable[str], memory: int, next_use: NextUse
@@ -70,7 +77,8 @@ class Memory:
         if wanted <= room:
             return []
         here = [*self.resident, *(self.on_host if self.device.shares_host else ())]
-        there = [m for m in here if m not in keep and not self._in_use.get(m)]
+        keep = keep.union(*(models for models, _ in self._running()))
+        there = [m for m in here if m not in keep]
         out = []
         for model in sorted(there, key=next_use, reverse=True):
             if room >= wanted:
@@ -94,7 +102,7 @@ class Memory:
     def may_prefetch(self, model: str, reserve: int, next_use: NextUse) -> bool:
         """Whether a model may be brought to host memory now, with so many bytes kept for activations."""
         if self.device.shares_host:
-            return self.bytes_of(model) + max(0, reserve - self._active) <= self.free
+            return self.bytes_of(model) + reserve <= self.free
         waiting = [m for m, fetched in self.on_host.items() if fetched and next_use(m) < float("inf")]
         return len(waiting) < AHEAD
 
@@ -104,14 +112,10 @@ class Memory:
             return limit
         return max(1, min(limit, int(self.free // task.memory)))
 
-    def begin(self, models: Iterable[str], memory: int) -> None:
-        """A step begins."""
-        self._active += memory
-        for model in models:
-            self._in_use[model] = self._in_use.get(model, 0) + 1
+    def begin(self, step: int, models: tuple[str, ...], memory: int) -> None:
+        """A step is given out."""
+        self._steps[step] = models, memory
 
-    def end(self, models: Iterable[str], memory: int) -> None:
-        """A step, or a part of it, has ended."""
-        self._active -= memory
-        for model in models:
-            self._in_use[model] -= 1
+    def end(self, step: int) -> None:
+        """It is over."""
+        del self._steps[step]

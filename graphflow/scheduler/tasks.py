@@ -54,6 +54,8 @@ class Device:
         memory: budget in bytes of weights and activations together; None for no limit.
         shares_host: its memory is host memory, so a prefetched model counts against the budget.
         slots: how many steps run at once.
+        ahead: how many steps a slot may be given in advance, itself included. They run one after the other, in the
+            order in which they were given out: what a later one moves, it moves when the earlier one is over.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Device:
     memory: int | None = None
     shares_host: bool = False
     slots: int = 1
+    ahead: int = 1
 
 
 @dataclass(frozen=True, slots=True)
