@@ -18,6 +18,7 @@ from graphflow.units import printable
 
 TraceEvent = dict[str, Any]
 RUN = 1  # the process of the run itself; host and devices follow
+CALLS, LOADS = 100, 1000  # the numbers of a process's first threads; one that equals the process would be its main one
 
 
 def write_trace(record: RunRecord, path: Path) -> None:
@@ -41,9 +42,9 @@ def trace(record: RunRecord) -> dict[str, Any]:
 
 def _events(record: RunRecord, found: Timeline) -> Iterator[TraceEvent]:
     yield from _process(RUN, f"run of {record.graph}")
-    yield from _thread(RUN, 1, "run")
+    yield from _thread(RUN, CALLS, "run")
     args = {"status": record.status, "device": record.device, "dtype": record.dtype}
-    yield _complete(RUN, 1, record.title or record.graph, "run", 0, _micro(found.seconds), args)
+    yield _complete(RUN, CALLS, record.title or record.graph, "run", 0, _micro(found.seconds), args)
     numbers = count(RUN + 1)
     to_host = [load for load in found.loads if not arrives(load)]
     if found.host or to_host:
@@ -61,11 +62,10 @@ def _device(record: RunRecord, process: int, lane: Lane, found: Timeline) -> Ite
     own = [load for load in found.arrivals if load.device == lane.device]
     yield from _loads(process, own, "loads")
     for move in found.released:
-        if move.device == lane.device:
+        if move.device == lane.device and own:
             args = {"model": printable(move.model), "bytes": move.bytes}
-            yield _event(
-                "i", process, f"release {move.model}", ts=_micro(move.started), s="p", cat="release", args=args
-            )
+            when = _micro(move.started)
+            yield _event("i", process, f"release {move.model}", tid=LOADS, ts=when, s="t", cat="release", args=args)
     if lane.weights:
         steps = [(0.0, 0), *lane.weights, (found.seconds, lane.weights[-1][1])]
         for at, size in steps:
@@ -76,9 +76,9 @@ def _device(record: RunRecord, process: int, lane: Lane, found: Timeline) -> Ite
 
 
 def _calls(record: RunRecord, process: int, lines: Sequence[Sequence[Call]], name: str) -> Iterator[TraceEvent]:
-    """A thread a row of calls; the first has number 1."""
-    for thread, line in enumerate(lines, 1):
-        yield from _thread(process, thread, name if len(lines) == 1 else f"{name} {thread}")
+    """A thread a row of calls."""
+    for thread, line in enumerate(lines, CALLS):
+        yield from _thread(process, thread, name if len(lines) == 1 else f"{name} {thread - CALLS + 1}")
         spans = [(_micro(c.start), _micro(c.end), c) for c in line]
         for start, end, call in _apart(spans):
             shown = call.names[0] if len(call.names) == 1 else f"{call.kind} ×{len(call.names)}"
@@ -101,17 +101,16 @@ def _call_args(call: Call, node: NodeRecord) -> TraceEvent:
 
 def _loads(process: int, loads: Sequence[LoadRecord], name: str) -> Iterator[TraceEvent]:
     """Loads in threads behind those of calls; several loads at a time stand in several threads."""
-    first = 1000
     free: list[int] = []
     for load in loads:
         start, end = _micro(load.started), _micro(load.started + load.seconds)
         thread = next((i for i, since in enumerate(free) if since <= start), len(free))
         if thread == len(free):
             free.append(0)
-            yield from _thread(process, first + thread, name if thread == 0 else f"{name} {thread + 1}")
+            yield from _thread(process, LOADS + thread, name if thread == 0 else f"{name} {thread + 1}")
         free[thread] = end
         args = {"model": printable(load.model), "bytes": load.bytes}
-        yield _complete(process, first + thread, load.model, "load", start, end - start, args)
+        yield _complete(process, LOADS + thread, load.model, "load", start, end - start, args)
 
 
 def _apart(spans: Iterable[tuple[int, int, Call]]) -> Iterator[tuple[int, int, Call]]:

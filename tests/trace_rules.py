@@ -26,6 +26,7 @@ def problems(text: str) -> list[str]:
         out.append("displayTimeUnit is neither ms nor ns")
     named: set[tuple[str, int, int]] = set()
     threads: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    instants: set[tuple[int, int]] = set()
     counters: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
     for event in data["traceEvents"]:
         out += _of(event)
@@ -34,9 +35,11 @@ def problems(text: str) -> list[str]:
             named.add((event["name"], event["pid"], place[1] if event["name"].startswith("thread") else 0))
         elif event["ph"] == "X":
             threads[place].append((event["ts"], event["ts"] + event["dur"]))
+        elif event["ph"] == "i" and event["s"] == "t":
+            instants.add(place)
         elif event["ph"] == "C":
             counters[event["pid"], event["name"]].append(event["ts"])
-    for process, thread in threads:
+    for process, thread in {*threads, *instants}:
         out += [f"process {process} has no name"] * (("process_name", process, 0) not in named)
         out += [f"thread {thread} of {process} has no name"] * (("thread_name", process, thread) not in named)
     for place, spans in threads.items():
