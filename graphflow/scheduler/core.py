@@ -111,7 +111,6 @@ class Scheduler:
         spec, memory = self.devices[device], self._memory[device]
         if self._busy[device] >= spec.slots * spec.ahead:
             return None
-        self._route.plan(self._where)
         first = self._route.choose(device, memory, self._where)
         if first is None:
             return None

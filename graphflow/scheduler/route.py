@@ -41,6 +41,7 @@ class Route:
         self._numbers = {d.name: i for i, d in enumerate(devices)}
         self._alive: list[int] = []
         self._new: list[int] = []
+        self._starved = False  # a device has nothing left that others have
         self._churn = 0  # tasks that have finished since the order was found
         self._order: list[int] = []  # position → task
         self._position: list[int] = []
@@ -59,11 +60,14 @@ class Route:
         self._device += [NOWHERE] * len(new)
 
     def plan(self, running: Mapping[int, str]) -> None:
-        """Find places for new tasks: by looking ahead anew, or at the end when that was done a moment ago."""
-        if not self._new:
+        """Find places for new tasks: by looking ahead anew, or at the end when that was done a moment ago.
+
+        Also when a device has run out of its own tasks while others have many.
+        """
+        if not self._new and not self._starved:
             return
         left = self.board.left
-        if left <= SMALL or 4 * (self._churn + len(self._new)) >= left:
+        if 4 * (self._churn + len(self._new)) >= left or (self._new and left <= SMALL):
             self._look_ahead(running)
             return
         for number in self._new:
@@ -77,7 +81,7 @@ class Route:
     def _look_ahead(self, running: Mapping[int, str]) -> None:
         state = self.board.state
         self._alive = [n for n in (*self._alive, *self._new) if state[n] < DONE]
-        self._new, self._churn = [], 0
+        self._new, self._churn, self._starved = [], 0, False
         self._order = []
         found = self._best({n: self._numbers[d] for n, d in running.items()})
         self._sequences = [sequence[::-1] for sequence in found.sequences]
@@ -177,19 +181,15 @@ class Route:
         if found is not None:
             return found
         head = self._head(device)
-        if head is None and 4 * self._churn >= self.board.left and self._helps(device):
-            self._look_ahead(running)
-            found = self._resident(device, memory)
-            if found is not None:
-                return found
-            head = self._head(device)
-        if head is not None:
+        if head is None:
+            self._starved = self._starved or self._helps(device)
+        else:
             head = self._unblocked(head, device)
             if head is not None:
                 return head
         if len(self.devices) > 1 and (found := self._neighbours(device, memory)) is not None:
             return found
-        return None if running else self._any(device)
+        return None if running or self._others_go_on(device) else self._any(device)
 
     def _first(self, device: int, group: int) -> int | None:
         """The position of the first ready task of a group in a device's queue."""
@@ -251,6 +251,18 @@ class Route:
                 if first is not None and self.board.tasks[self._order[first]].memory <= memory.free:
                     return self._order[first]
         return None
+
+    def _others_go_on(self, device: int) -> bool:
+        """Whether another device has something that it can begin."""
+        for other, spec in enumerate(self.devices):
+            if other == device or not self._queues[other]:
+                continue
+            head = self._head(other)
+            if head is not None and self.board.state[head] == READY:
+                return True
+            if spec.kind == "host" and any(self._first(other, g) is not None for g in list(self._queues[other])):
+                return True
+        return False
 
     def _any(self, device: int) -> int | None:
         """Any ready task, since nothing runs that could change anything."""
