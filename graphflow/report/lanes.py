@@ -44,10 +44,10 @@ def _mark(mark: Mark) -> Html:
         place += f";--c:var(--{mark.fill[0][0]})"
     elif mark.fill:
         place += f";background:{_stripes(mark.fill)}"
-    label = mark.label or None
+    style = mark.style + (" half" if mark.rows > 1 else "")
     if mark.anchor:
-        return tag("a", label, href=f"#node-{mark.anchor}", class_=mark.style, style=place, title=mark.tip)
-    return span(label, class_=mark.style, style=place, title=mark.tip)
+        return tag("a", mark.label, href=f"#node-{mark.anchor}", class_=style, style=place, title=mark.tip)
+    return span(mark.label, class_=style, style=place, title=mark.tip)
 
 
 def _stripes(fill: list[tuple[str, float]]) -> str:

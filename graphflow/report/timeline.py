@@ -152,7 +152,7 @@ class _Drawing:
         waits = [
             self._mark(
                 w.start, w.seconds, "wait", f"waited {units.duration(w.seconds)} {w.reason}".rstrip(),
-                label="waits" if w.reason else "",
+                label=w.reason,
             )
             for w in lane.waits
             if w.seconds >= self.whole_time * FINEST
