@@ -137,8 +137,8 @@ def rows(calls: Iterable[Call]) -> list[list[Call]]:
     return out
 
 
-def _possible(*times: float) -> bool:
-    return all(0.0 <= time < _LONGEST for time in times)
+def _possible(started: float, seconds: float = 0.0) -> bool:
+    return 0.0 <= started < _LONGEST and 0.0 <= seconds < _LONGEST
 
 
 def _calls(record: RunRecord) -> Iterator[Call]:
