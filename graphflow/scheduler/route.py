@@ -41,7 +41,7 @@ class Route:
         self._numbers = {d.name: i for i, d in enumerate(devices)}
         self._alive: list[int] = []
         self._new: list[int] = []
-        self._starved = False  # a device has nothing left that others have
+        self._starved = False  # a device is through with its tasks earlier than planned
         self._churn = 0  # tasks that have finished since the order was found
         self._order: list[int] = []  # position → task
         self._position: list[int] = []
@@ -50,6 +50,8 @@ class Route:
         self._sequences: list[list[int]] = [[] for _ in devices]  # what is left, last first
         self._uses: list[dict[str, list[int]]] = [{} for _ in devices]  # the same for each model
         self._largest = [0] * len(devices)
+        self._reached = [NOWHERE] * len(devices)  # the latest position that each has begun
+        self._last = [NOWHERE] * len(devices)  # the position of each one's last task
 
     # --- the order --------------------------------------------------------------------------------------------------
 
@@ -62,7 +64,7 @@ class Route:
     def plan(self, running: Mapping[int, str]) -> None:
         """Find places for new tasks: by looking ahead anew, or at the end when that was done a moment ago.
 
-        Also when a device has run out of its own tasks while others have many.
+        Also when a device is through with its own tasks and others lag behind.
         """
         if not self._new and not self._starved:
             return
@@ -83,6 +85,7 @@ class Route:
         self._alive = [n for n in (*self._alive, *self._new) if state[n] < DONE]
         self._new, self._churn, self._starved = [], 0, False
         self._order = []
+        self._reached = [NOWHERE] * len(self.devices)
         found = self._best({n: self._numbers[d] for n, d in running.items()})
         self._sequences = [sequence[::-1] for sequence in found.sequences]
         self._uses = [{} for _ in self.devices]
@@ -105,7 +108,7 @@ class Route:
         return min([first, *others], key=lambda order: (round(order.seconds, 6), order.loads))
 
     def _place(self, number: int, device: int) -> None:
-        self._position[number] = len(self._order)
+        self._last[device] = self._position[number] = len(self._order)
         self._device[number] = device
         self._order.append(number)
 
@@ -177,12 +180,18 @@ class Route:
         if not self.queued:
             return None
         device = self._numbers[name]
+        found = self._choose(device, memory, running)
+        if found is not None and self._position[found] > self._reached[device]:
+            self._reached[device] = self._position[found]
+        return found
+
+    def _choose(self, device: int, memory: Memory, running: Mapping[int, str]) -> int | None:
         found = self._resident(device, memory)
         if found is not None:
             return found
         head = self._head(device)
         if head is None:
-            self._starved = self._starved or self._helps(device)
+            self._starved = self._starved or self._ahead(device)
         else:
             head = self._unblocked(head, device)
             if head is not None:
@@ -230,14 +239,18 @@ class Route:
             head = needs[0]
         return head
 
-    def _helps(self, device: int) -> bool:
-        """Whether there is anything for a device in the queues of others."""
-        spec = self.devices[device]
-        alike = [i for i, d in enumerate(self.devices) if d.kind == spec.kind and i != device]
-        return any(self._queues[i] for i in alike)
+    def _ahead(self, device: int) -> bool:
+        """Whether a device that is through with its tasks has come further than planned, beside others."""
+        spec, last = self.devices[device], self._last[device]
+        for other, alike in enumerate(self.devices):
+            if alike.kind == spec.kind and other != device:
+                head = self._head(other)
+                if head is not None and self._position[head] < last:
+                    return True
+        return False
 
     def _neighbours(self, device: int, memory: Memory) -> int | None:
-        """A task that waits for another device, and whose models are here."""
+        """A task whose models are here, and which another device should have begun by now."""
         count, masks = len(self.devices), self.board.group_mask
         kind = self.devices[device].kind
         for step in range(1, min(count, NEIGHBOURS + 1)):
@@ -248,7 +261,9 @@ class Route:
                 if len(self._queues[other][group]) < 2 or masks[group] & ~memory.mask:
                     continue
                 first = self._first(other, group)
-                if first is not None and self.board.tasks[self._order[first]].memory <= memory.free:
+                if first is None or first > self._reached[device]:
+                    continue
+                if self.board.tasks[self._order[first]].memory <= memory.free:
                     return self._order[first]
         return None
 
