@@ -89,7 +89,8 @@ class _Drawing:
     def whole(self) -> Drawn:
         tracks: list[Track | Weights] = []
         for lane in self.found.lanes[:MAX_LANES]:
-            tracks.append(self._lane(lane))
+            if lane.calls:
+                tracks.append(self._lane(lane))
             if lane.weights:
                 tracks.append(self._weights(lane))
         if self.found.host:
@@ -109,7 +110,8 @@ class _Drawing:
     # --- figures and tables -------------------------------------------------------------------------------------------
 
     def _figures(self) -> list[tuple[str, str]]:
-        out = [(f"{lane.device} busy", self._share(lane.busy)) for lane in self.found.lanes[:MAX_LANES]]
+        used = [lane for lane in self.found.lanes[:MAX_LANES] if lane.calls]
+        out = [(f"{lane.device} busy", self._share(lane.busy)) for lane in used]
         if onto := self.found.arrivals:
             out.append((f"{units.plural(len(onto), 'load')} onto devices", units.size(self.found.loaded)))
             out.append(("waits for loads", units.duration(self._waited("loading "))))

@@ -72,6 +72,13 @@ def test_weights_are_drawn_against_the_budget() -> None:
     assert (free.budget, free.note) == (None, "4.0 GiB")
 
 
+def test_a_device_that_only_loaded_has_its_weights_but_no_lane() -> None:
+    record = swapped(nodes={"fit": done("image.prepare", "host", 0.0, 1.0)})
+    assert list(tracks(record)) == ["host", "models"]
+    assert [t.device for t in timeline(record).tracks if isinstance(t, Weights)] == ["cuda:0"]
+    assert "busy" not in str(timeline(record).figures)
+
+
 def test_neighbours_of_one_kind_are_one_mark_with_a_count() -> None:
     nodes = {f"each[{i}]/caption": done("caption", "cuda:0", i * 0.01, 0.01) for i in range(600)}
     nodes |= {f"each[{i}]/edit": done("edit", "cuda:0", 6 + i * 0.02, 0.02) for i in range(600)}
