@@ -310,7 +310,9 @@ class Pocket(_DataSet, _Typed, kind="dataset.pocket"):
     The types take turns, so that a limit keeps the balance; `pocket_score.edit` scores a result by the edit's name.
     """
 
-    benchmark: Literal["pocket-64-v1"] = Field("pocket-64-v1", description="a version fixes the edits for ever")
+    benchmark: Literal["pocket-64-v1", "pocket-128-v1"] = Field(
+        "pocket-64-v1", description="a version fixes the edits for ever; 128: the same at twice the side"
+    )
 
     class In(Ports):
         pass
@@ -326,7 +328,7 @@ class Pocket(_DataSet, _Typed, kind="dataset.pocket"):
     def rows(self, x: Any, log: Callable[[str], None]) -> list[Row]:
         from graphflow.nodes.pocket.benchmark import rows
 
-        return rows()
+        return rows(self.benchmark)
 
 
 class PocketExemplars(_DataSet, _Typed, kind="dataset.pocket_exemplars"):
@@ -336,8 +338,9 @@ class PocketExemplars(_DataSet, _Typed, kind="dataset.pocket_exemplars"):
     take turns, so that a limit keeps the balance; `pocket_score.edit` scores a result by the edit's name.
     """
 
-    benchmark: Literal["pocket-64-exemplars-v1"] = Field(
-        "pocket-64-exemplars-v1", description="a version fixes the edits for ever"
+    benchmark: Literal["pocket-64-exemplars-v1", "pocket-128-exemplars-v1"] = Field(
+        "pocket-64-exemplars-v1",
+        description="a version fixes the edits for ever; 128: the same at twice the side",
     )
 
     class In(Ports):
@@ -357,4 +360,4 @@ class PocketExemplars(_DataSet, _Typed, kind="dataset.pocket_exemplars"):
     def rows(self, x: Any, log: Callable[[str], None]) -> list[Row]:
         from graphflow.nodes.pocket.exemplars import rows
 
-        return rows()
+        return rows(self.benchmark)

@@ -3,13 +3,13 @@
 A version fixes the edits for ever: `entry("pocket-64-v1/replace/07")` is the same edit on every machine. Every scene
 has a background that training never drew; in half of the edits of a type, those with even numbers, it also shows a
 combination of object, colour and background that training never saw. The types take turns, so that the first edits of
-the benchmark are as balanced as all of them.
+the benchmark are as balanced as all of them. ``pocket-128-v1`` has the same edits, drawn at twice the side.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -23,6 +23,7 @@ from .edits import Edit, edit_mask, sample_edit
 from .world import Item, Scene, Split, colours_of, render
 
 VERSION = "pocket-64-v1"
+SIZES = {VERSION: 64, "pocket-128-v1": 128}  # side of the pictures of each version; the edits are the same
 TYPES = ("replace", "add", "remove", "recolour", "background", "style", "accessory")
 PER_TYPE = 32
 WORDS = POCKET_64
@@ -35,26 +36,37 @@ class Entry:
 
     name: str
     edit: Edit
+    size: int  # side of its pictures in pixels
 
     @property
     def before(self) -> Image.Image:
         """The picture to edit."""
-        return render(self.edit.before, WORDS.size)
+        return render(self.edit.before, self.size)
 
     @property
     def after(self) -> Image.Image:
         """The ground truth."""
-        return render(self.edit.after, WORDS.size)
+        return render(self.edit.after, self.size)
 
     @property
     def mask(self) -> Image.Image:
         """White where the edit may change the picture, mode L."""
-        return edit_mask(self.edit, WORDS.size)
+        return edit_mask(self.edit, self.size)
 
 
-def entries() -> list[Entry]:
+def entries(version: str = VERSION) -> list[Entry]:
     """All edits, the types taking turns."""
-    return [_entry(kind, number) for number in range(PER_TYPE) for kind in TYPES]
+    return [_entry(version, kind, number) for number in range(PER_TYPE) for kind in TYPES]
+
+
+def version_for(size: int, sizes: Mapping[str, int]) -> str:
+    """The version of a benchmark whose pictures have this side, or are the largest.
+
+    Args:
+        size: side in pixels.
+        sizes: the sides of its versions.
+    """
+    return next((version for version, side in sizes.items() if side == size), max(sizes, key=lambda v: sizes[v]))
 
 
 def type_and_number(name: str, version: str, per_type: int) -> tuple[str, int]:
@@ -80,17 +92,28 @@ def entry(name: str) -> Entry:
     Raises:
         ValueError: there is no such edit.
     """
-    return _entry(*type_and_number(name, VERSION, PER_TYPE))
+    version = version_of(name, SIZES)
+    return _entry(version, *type_and_number(name, version, PER_TYPE))
+
+
+def version_of(name: str, sizes: Mapping[str, int]) -> str:
+    """The version that an edit's name begins with; the first, if it begins with none."""
+    found = name.partition("/")[0]
+    return found if found in sizes else next(iter(sizes))
 
 
 @cache
-def _entry(kind: str, number: int) -> Entry:
-    name = f"{VERSION}/{kind}/{number:02d}"
-    rng = random.Random(name)
+def _entry(version: str, kind: str, number: int) -> Entry:
+    return Entry(f"{version}/{kind}/{number:02d}", _edit(kind, number), SIZES[version])
+
+
+@cache
+def _edit(kind: str, number: int) -> Edit:
+    rng = random.Random(f"{VERSION}/{kind}/{number:02d}")
     while True:
         edit = sample_edit(rng, WORDS, Split.HELD_OUT, kind)
         if edit.unseen() == (number % 2 == 0):
-            return Entry(name, edit)
+            return edit
 
 
 # --- rows of the data set -------------------------------------------------------------------------------------------
@@ -102,29 +125,30 @@ class Drawn:
 
     where: str
     draw: Callable[[], Image.Image]
+    side: int = WORDS.size
 
     @property
     def size(self) -> tuple[int, int]:
-        return WORDS.size, WORDS.size
+        return self.side, self.side
 
     def load(self) -> Image.Image:
         return self.draw()
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(version: str = VERSION) -> list[dict[str, Any]]:
     """name, source, instruction, source_caption, target_caption, target, mask and edit_type of each edit."""
     return [
         {
             "name": e.name,
-            "source": Drawn(e.name, lambda e=e: e.before),
+            "source": Drawn(e.name, lambda e=e: e.before, e.size),
             "instruction": e.edit.instruction,
             "source_caption": phrase(describe(e.edit.before)),
             "target_caption": phrase(describe(e.edit.after)),
-            "target": Drawn(e.name, lambda e=e: e.after),
-            "mask": Drawn(e.name, lambda e=e: e.mask),
+            "target": Drawn(e.name, lambda e=e: e.after, e.size),
+            "mask": Drawn(e.name, lambda e=e: e.mask, e.size),
             "edit_type": e.edit.kind,
         }
-        for e in entries()
+        for e in entries(version)
     ]
 
 
@@ -150,7 +174,7 @@ def edit_scores(picture: Image.Image, name: str, clip: Any) -> dict[str, float]:
         ValueError: there is no edit of this name.
     """
     found = _entry_of_any(name)
-    size = (WORDS.size, WORDS.size)
+    size = (found.size, found.size)
     picture = picture.convert("RGB")
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
@@ -169,7 +193,7 @@ def edit_scores(picture: Image.Image, name: str, clip: Any) -> dict[str, float]:
 def _entry_of_any(name: str) -> Entry:
     from . import exemplars  # which builds on this module
 
-    return exemplars.entry(name) if name.startswith(f"{exemplars.VERSION}/") else entry(name)
+    return exemplars.entry(name) if name.partition("/")[0] in exemplars.SIZES else entry(name)
 
 
 def clip_prefers_edit(picture: Image.Image, edit: Edit, clip: Any) -> bool:

@@ -169,3 +169,16 @@ POCKET_128 = Vocabulary(
     accessories=tuple(ACCESSORIES),
     styles=tuple(STYLES),
 )
+
+
+def vocabulary_for(size: int) -> Vocabulary:
+    """What models for pictures of this size were trained on.
+
+    Raises:
+        ValueError: there is no such set of pocket models.
+    """
+    known = {words.size: words for words in (POCKET_64, POCKET_128)}
+    if size not in known:
+        sizes = ", ".join(str(side) for side in known)
+        raise ValueError(f"there are no pocket models for pictures of {size} pixels; their sizes are {sizes}")
+    return known[size]

@@ -31,9 +31,9 @@ from graphflow.nodes.lib.vlm import ChatVLM
 from . import benchmark
 from .benchmark import edit_scores
 from .captions import Description, describe, read
-from .catalogue import POCKET_64, Vocabulary
+from .catalogue import Vocabulary, vocabulary_for
 from .descriptions import description, request
-from .exemplars import ExemplarEntry, entries, sample_triple
+from .exemplars import SIZES, ExemplarEntry, entries, sample_triple
 from .gates import BATCH, SHOWN, Row, Sheets, command, decode, encode, held_out_scenes, judged, row
 from .models import WEIGHTS, load_models
 from .sheets import contact_sheet
@@ -70,11 +70,15 @@ class ExemplarCounts:
 
 def measure_exemplar(
     models: ExemplarModels,
-    words: Vocabulary = POCKET_64,
+    words: Vocabulary | None = None,
     counts: ExemplarCounts = ExemplarCounts(),
     steps: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[list[Row], Sheets]:
-    """Every gate in turn, and the contact sheets that show what the figures mean."""
+    """Every gate in turn, and the contact sheets that show what the figures mean.
+
+    `words` is what the pictures show; None: what models for pictures of this size were trained on.
+    """
+    words = words or vocabulary_for(models.vae.native_size)
     gates = (instruct, image_prompts, mixes, answers)
     rows: list[Row] = []
     sheets: Sheets = {}
@@ -90,7 +94,7 @@ def measure_exemplar(
 
 def instruct(models: ExemplarModels, words: Vocabulary, counts: ExemplarCounts) -> tuple[list[Row], Sheets]:
     """How often the instruction is done, on the first edits of the pocket benchmark, beside doing nothing."""
-    chosen = benchmark.entries()[: counts.edits]
+    chosen = benchmark.entries(benchmark.version_for(words.size, benchmark.SIZES))[: counts.edits]
     sources, asked = [e.before for e in chosen], [e.edit.instruction for e in chosen]
     edited = carry_out(models, sources, asked, counts)
     rows = []
@@ -120,7 +124,7 @@ def image_prompts(models: ExemplarModels, words: Vocabulary, counts: ExemplarCou
 
 def mixes(models: ExemplarModels, words: Vocabulary, counts: ExemplarCounts) -> tuple[list[Row], Sheets]:
     """Whether λ(E(x') - E(x)) + (1 - λ)E(y) shows the edit of the exemplar on y: what CLIP prefers."""
-    chosen = entries()[: counts.mixes]
+    chosen = entries(benchmark.version_for(words.size, SIZES))[: counts.mixes]
     clip = models.clip
     before_BE, after_BE, image_BE = (
         clip.image(pictures)

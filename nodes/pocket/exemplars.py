@@ -2,7 +2,8 @@
 
 A version fixes the triples for ever: `entry("pocket-64-exemplars-v1/replace/07")` is the same one on every machine.
 As in the benchmark of requests, no background was drawn in training, and in half of the triples of a type, those with
-even numbers, the edit of the other picture shows a combination that training never saw.
+even numbers, the edit of the other picture shows a combination that training never saw. ``pocket-128-exemplars-v1`` has
+the same triples, drawn at twice the side.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from .benchmark import TYPES, WORDS, Drawn, Entry, type_and_number
+from .benchmark import TYPES, WORDS, Drawn, Entry, type_and_number, version_of
 from .captions import describe, phrase
 from .catalogue import KINDS, STYLES, Vocabulary
 from .descriptions import description, request
@@ -23,6 +24,7 @@ from .edits import RICH, Edit, sample_edit
 from .world import Item, Mixture, Scene, Split, render, sample_item, sample_scene
 
 VERSION = "pocket-64-exemplars-v1"
+SIZES = {VERSION: 64, "pocket-128-exemplars-v1": 128}  # side of the pictures of each version; the triples are the same
 PER_TYPE = 16
 
 
@@ -167,17 +169,17 @@ class ExemplarEntry(Entry):
     @property
     def exemplar_before(self) -> Image.Image:
         """The left picture of the pair that shows the edit."""
-        return render(self.exemplar.before, WORDS.size)
+        return render(self.exemplar.before, self.size)
 
     @property
     def exemplar_after(self) -> Image.Image:
         """The right picture of the pair."""
-        return render(self.exemplar.after, WORDS.size)
+        return render(self.exemplar.after, self.size)
 
 
-def entries() -> list[ExemplarEntry]:
+def entries(version: str = VERSION) -> list[ExemplarEntry]:
     """All triples, the types taking turns."""
-    return [_entry(kind, number) for number in range(PER_TYPE) for kind in TYPES]
+    return [_entry(version, kind, number) for number in range(PER_TYPE) for kind in TYPES]
 
 
 def entry(name: str) -> ExemplarEntry:
@@ -186,34 +188,40 @@ def entry(name: str) -> ExemplarEntry:
     Raises:
         ValueError: there is no such triple.
     """
-    return _entry(*type_and_number(name, VERSION, PER_TYPE))
+    version = version_of(name, SIZES)
+    return _entry(version, *type_and_number(name, version, PER_TYPE))
 
 
 @cache
-def _entry(kind: str, number: int) -> ExemplarEntry:
-    name = f"{VERSION}/{kind}/{number:02d}"
-    rng = random.Random(name)
+def _entry(version: str, kind: str, number: int) -> ExemplarEntry:
+    triple = _triple(kind, number)
+    return ExemplarEntry(f"{version}/{kind}/{number:02d}", triple.edit, SIZES[version], triple.exemplar)
+
+
+@cache
+def _triple(kind: str, number: int) -> Triple:
+    rng = random.Random(f"{VERSION}/{kind}/{number:02d}")
     while True:
         triple = sample_triple(rng, WORDS, Split.HELD_OUT, kind)
         if triple.edit.unseen() == (number % 2 == 0):
-            return ExemplarEntry(name, triple.edit, triple.exemplar)
+            return triple
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(version: str = VERSION) -> list[dict[str, Any]]:
     """The columns of `benchmark.rows`, exemplar_before and exemplar_after, and the true description of the edit."""
     return [
         {
             "name": e.name,
-            "exemplar_before": Drawn(e.name, lambda e=e: e.exemplar_before),
-            "exemplar_after": Drawn(e.name, lambda e=e: e.exemplar_after),
-            "source": Drawn(e.name, lambda e=e: e.before),
+            "exemplar_before": Drawn(e.name, lambda e=e: e.exemplar_before, e.size),
+            "exemplar_after": Drawn(e.name, lambda e=e: e.exemplar_after, e.size),
+            "source": Drawn(e.name, lambda e=e: e.before, e.size),
             "instruction": e.edit.instruction,
             "description": description(e.exemplar),
             "source_caption": phrase(describe(e.edit.before)),
             "target_caption": phrase(describe(e.edit.after)),
-            "target": Drawn(e.name, lambda e=e: e.after),
-            "mask": Drawn(e.name, lambda e=e: e.mask),
+            "target": Drawn(e.name, lambda e=e: e.after, e.size),
+            "mask": Drawn(e.name, lambda e=e: e.mask, e.size),
             "edit_type": e.edit.kind,
         }
-        for e in entries()
+        for e in entries(version)
     ]

@@ -21,7 +21,7 @@ from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.vae import to_images, to_pixels
 
 from .captions import Description, Thing, caption, describe, phrase, read
-from .catalogue import BACKGROUNDS, POCKET_64, STYLES, Vocabulary
+from .catalogue import BACKGROUNDS, STYLES, Vocabulary, vocabulary_for
 from .edits import Edit, edit_mask, sample_edit
 from .models import WEIGHTS, PocketModels, load_models
 from .sheets import contact_sheet
@@ -58,11 +58,15 @@ def row(gate: str, measured: float, bar: float | None = None, at_most: bool = Fa
 
 def measure(
     models: PocketModels,
-    words: Vocabulary = POCKET_64,
+    words: Vocabulary | None = None,
     counts: Counts = Counts(),
     steps: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[list[Row], Sheets]:
-    """Every gate in turn, and the contact sheets that show what the figures mean."""
+    """Every gate in turn, and the contact sheets that show what the figures mean.
+
+    `words` is what the pictures show; None: what models for pictures of this size were trained on.
+    """
+    words = words or vocabulary_for(models.vae.native_size)
     gates = (autoencoder, judge, prompts, inversion, captioner, caption_writer, edit_floors)
     rows: list[Row] = []
     sheets: Sheets = {}

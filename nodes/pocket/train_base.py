@@ -43,6 +43,7 @@ class Training(OnPictures):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, which is the result")
     average_every: int = Field(8, ge=1, description="steps between two averagings over the processes")
     bfloat16: bool = Field(True, description="automatic mixed precision")
+    storage: Literal["float16", "int8"] = Field("float16", description="of the result; int8: a scale a channel")
 
     def loop(self, ctx: Context) -> Loop:
         """The hyper-parameters as the training functions take them."""
@@ -52,6 +53,16 @@ class Training(OnPictures):
         shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every")}
         return Loop(count=self.num_steps, device=str(ctx.device), **shared)
 
+    def result(self, folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
+        """The trained model in `folder`, stored as asked, with what a model port needs to load it."""
+        from graphflow.nodes.lib import int8
+
+        if self.storage == "int8":
+            int8.store(folder)
+        text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
+        (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
+        return folder
+
 
 def runtime_of(ctx: Context, label: str) -> dict[str, Any]:
     """Where a training function reports and where it keeps its checkpoint."""
@@ -60,10 +71,3 @@ def runtime_of(ctx: Context, label: str) -> dict[str, Any]:
         return ctx.steps(numbers, total=len(numbers), label=label)
 
     return {"checkpoint": ctx.checkpoint, "steps": steps, "log": lambda line: ctx.log("%s: %s", label, line)}
-
-
-def describe(folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
-    """Say in the folder how a model port loads it."""
-    text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
-    (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
-    return folder

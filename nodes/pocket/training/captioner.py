@@ -20,6 +20,7 @@ from ..world import Mixture, Split, sample_scene
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
 from .pictures import pixels_of
 from .saving import save_half
+from .warm_start import begin_as
 
 MAX_TOKENS = 32
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -71,21 +72,38 @@ def train_captioner(
     patch: int,
     layers: int,
     text_layers: int,
+    start: BlipForConditionalGeneration | None = None,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
-    """Train on pictures drawn on the fly and their plain captions; save to `out` with its processor."""
+    """Train on pictures drawn on the fly and their plain captions; save to `out` with its processor.
+
+    `start` may have smaller patches.
+
+    Raises:
+        ValueError: `start` has another shape.
+    """
     shape = {"width": width, "patch": patch, "layers": layers, "text_layers": text_layers}
-    in_processes(_train, loop.workers, steps, log, out=out, words=words, loop=loop, shape=shape, checkpoint=checkpoint)
+    arguments = {"out": out, "words": words, "loop": loop, "shape": shape, "start": start}
+    in_processes(_train, loop.workers, steps, log, checkpoint=checkpoint, **arguments)
 
 
 def _train(
-    out: Path, words: Vocabulary, loop: Loop, shape: dict[str, int], checkpoint: Path | None, steps: Steps, log: Log
+    out: Path,
+    words: Vocabulary,
+    loop: Loop,
+    shape: dict[str, int],
+    start: BlipForConditionalGeneration | None,
+    checkpoint: Path | None,
+    steps: Steps,
+    log: Log,
 ) -> None:
     torch.manual_seed(loop.seed)
     tokenizer = new_word_tokenizer()
     model = new_captioner(words.size, tokenizer, **shape)
+    if start is not None:
+        begin_as(model, start)
 
     def draw(step: Step) -> tuple[Tensor, BatchEncoding]:
         scenes = [sample_scene(step.rng, words, Split.TRAIN, VARIED) for _ in range(step.batch_size)]

@@ -23,6 +23,7 @@ from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
 from .pictures import pixels_of
 from .saving import save_half
 from .tokenizer import MAX_LENGTH, TOKENIZER
+from .warm_start import begin_as
 
 HALF = (0.5, 0.5, 0.5)
 VARIED = Mixture(pair=0.2, colour=0.35, accessory=0.35, styled=0.3)
@@ -68,16 +69,21 @@ def train_clip(
     layers: int,
     text_layers: int,
     open_background: float,
+    start: CLIPModel | None = None,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
 ) -> None:
     """Train contrastively and save to `out` with the processor; each picture also has a caption wrong in one field.
 
-    `open_background` is the share of captions that leave the background out.
+    `open_background` is the share of captions that leave the background out. `start` may have smaller patches.
+
+    Raises:
+        ValueError: `start` has another shape.
     """
     shape = {"width": width, "patch": patch, "layers": layers, "text_layers": text_layers}
     arguments = {"out": out, "words": words, "loop": loop, "shape": shape, "open_background": open_background}
+    arguments |= {"start": start}
     in_processes(_train, loop.workers, steps, log, checkpoint=checkpoint, **arguments)
 
 
@@ -87,6 +93,7 @@ def _train(
     loop: Loop,
     shape: dict[str, int],
     open_background: float,
+    start: CLIPModel | None,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
@@ -94,6 +101,8 @@ def _train(
     torch.manual_seed(loop.seed)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     model = new_clip(words.size, tokenizer, **shape)
+    if start is not None:
+        begin_as(model, start)
 
     def draw(step: Step) -> tuple[Tensor, BatchEncoding, Tensor]:
         scenes = [sample_scene(step.rng, words, Split.TRAIN, VARIED) for _ in range(step.batch_size)]

@@ -127,12 +127,27 @@ def _identity(name: str, weights: dict[str, Tensor]) -> Tensor:
 def begin_as(model: nn.Module, known: nn.Module) -> None:
     """Give `model` the weights of `known`, in place.
 
+    The patches of a picture may be several times as large in `model`: it then begins as `known` on the picture
+    scaled down by averaging, to the same number of patches.
+
     Raises:
-        ValueError: the two have not the same shape.
+        ValueError: the two differ in more than that.
     """
-    mine, theirs = ({name: tuple(value.shape) for name, value in m.state_dict().items()} for m in (model, known))
-    if mine != theirs:
-        differing = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
-        found = ", ".join(f"{name} {theirs.get(name)} for {mine.get(name)}" for name in differing[:3])
-        raise ValueError(f"a {type(model).__name__} of this size can't begin as the given one, which has {found}")
-    model.load_state_dict({name: value.detach().float().cpu() for name, value in known.state_dict().items()})
+    mine, theirs = model.state_dict(), known.state_dict()
+    for name, value in theirs.items():
+        if name.endswith("patch_embedding.weight") and name in mine:
+            theirs[name] = _spread(value, mine[name].shape[-1])
+    shapes, found = ({name: tuple(value.shape) for name, value in side.items()} for side in (mine, theirs))
+    if shapes != found:
+        differing = sorted(name for name in shapes | found if shapes.get(name) != found.get(name))
+        listed = ", ".join(f"{name} {found.get(name)} for {shapes.get(name)}" for name in differing[:3])
+        raise ValueError(f"a {type(model).__name__} of this size can't begin as the given one, which has {listed}")
+    model.load_state_dict({name: value.detach().float().cpu() for name, value in theirs.items()})
+
+
+def _spread(kernel: Tensor, side: int) -> Tensor:
+    """A kernel whose sum with a picture is that of `kernel` with the picture's averages."""
+    times = side // kernel.shape[-1]
+    if times * kernel.shape[-1] != side:
+        return kernel
+    return kernel.float().repeat_interleave(times, dim=-2).repeat_interleave(times, dim=-1) / times**2

@@ -200,3 +200,22 @@ def test_drawing_the_benchmark_needs_no_torch() -> None:
     code = f"{draw}; import sys; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_the_larger_version_has_the_same_edits_at_twice_the_side() -> None:
+    pairs = list(zip(ALL, entries("pocket-128-v1"), strict=True))
+    assert all(large.edit == small.edit for small, large in pairs)
+    small, large = pairs[0]
+    assert large.name == "pocket-128-v1/replace/00"
+    assert entry(large.name) == large
+    assert large.before.size == large.after.size == large.mask.size == (128, 128)
+    halved = np.asarray(large.after.resize((64, 64), Image.Resampling.BOX), np.float32)
+    assert np.abs(halved - np.asarray(small.after, np.float32)).mean() < 6
+    [row] = [row for row in benchmark.rows("pocket-128-v1") if row["name"] == large.name]
+    assert row["source"].size == row["source"].load().size == (128, 128)
+
+
+def test_results_of_the_larger_version_are_scored_at_its_size() -> None:
+    large = entry("pocket-128-v1/replace/00")
+    assert edit_scores(large.after, large.name, reader(large))["psnr_inside"] == 60
+    assert edit_scores(large.after.resize((64, 64)), large.name, reader(large))["psnr_inside"] < 40

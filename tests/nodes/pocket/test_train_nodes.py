@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from graphflow.node import Context
-from graphflow.nodes.train import TrainCLIP
+from graphflow.nodes.lib.int8 import is_int8
+from graphflow.nodes.train import TrainAutoencoder, TrainCLIP
 from graphflow.session import open_session
 
 TINY: dict[str, Any] = {
@@ -54,6 +56,56 @@ def test_the_recipe_trains_models_that_the_gates_can_load(tmp_path: Path) -> Non
     assert run["prompts"].width > 128
     for role in ("vae", "denoiser", "text_encoder", "clip", "captioner", "caption_writer"):
         assert (run[role] / "graphflow.json").is_file()
+
+
+TINY_128: dict[str, Any] = {
+    "first_vae.channels": [16, 16, 32, 64],
+    "vae.channels": [16, 16, 32, 64],
+    "simple.count": 1,
+    "simple.workers": 1,
+    "full.count": 1,
+    "full.workers": 1,
+    "edits.count": 1,
+    "edits.workers": 1,
+    "diffusion.channels": [16, 32, 32, 32],
+    "diffusion.heads": 2,
+    "caption_writer.width": 32,
+    "caption_writer.layers": 1,
+    "gates.pictures": 8,
+    **{f"gates.{name}": 2 for name in ("prompts", "inversions", "edits", "writer_edits")},
+    "gates.num_inference_steps": 2,
+    **{f"exemplar_gates.{name}": 2 for name in ("edits", "pictures", "mixes")},
+    "exemplar_gates.answers": 1,
+    "exemplar_gates.num_inference_steps": 2,
+}
+TRAININGS_128 = ("first_vae", *TRAININGS, "instruct", "adapter", "describer")
+
+
+def test_the_larger_recipe_begins_as_the_shipped_models_and_is_stored_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphflow.nodes.pocket.training import chunks
+
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    settings = TINY_128 | {f"{node}.num_steps": 1 for node in TRAININGS_128}
+    # Steps so small that the results still are what the trainings began with.
+    settings |= {f"{node}.learning_rate": 1e-6 for node in ("first_vae", "vae", "clip", "captioner")}
+    session = open_session("train/pocket_128", settings=settings, store=tmp_path / "store", device="cpu")
+    run = session.run(pictures=2, samples=2, texts=2)
+    gates = {row["gate"]: row for row in run["table"]}
+    assert gates["autoencoder: PSNR, dB"]["measured"] > 22, "it draws what the one at 64 pixels draws"
+    for role in ("vae", "denoiser", "text_encoder", "clip", "captioner", "caption_writer", "instruct_denoiser", "vlm"):
+        assert all(is_int8(file) for file in run[role].glob("*.safetensors")), role
+        assert (run[role] / "graphflow.json").is_file()
+    assert run["autoencoder"].width > 128
+    assert json.loads((run["vae"] / "config.json").read_text(encoding="utf-8"))["sample_size"] == 128
+    assert {row["gate"] for row in run["exemplar_table"]} >= {"instructions: truth_success", "answers: caption"}
+
+
+def test_the_decoder_alone_needs_a_start() -> None:
+    node = TrainAutoencoder(num_steps=1, batch_size=1, decoder_only=True)
+    with pytest.raises(ValueError, match="decoder_only needs an autoencoder to start from"):
+        node.run(node.In(), Context())
 
 
 class Killed(Exception):
