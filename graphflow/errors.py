@@ -7,6 +7,7 @@ GraphflowError                 exit code 1
 ├── MissingError               5    a model or an input file is missing
 ├── NodeError                  1    a node failed while running; names the node, keeps the cause
 │   └── ContractError          1    a node returned something that its ports do not allow
+├── OutOfMemoryError           1    a node does not fit into a device's memory, whatever was tried
 └── StoreError                 1    the store can't be read or written (disk full, no permission)
     └── DamagedBlobError       1    one stored value is damaged; the run treats it as a miss
 
@@ -94,6 +95,10 @@ class NodeError(GraphflowError):
 
 class ContractError(NodeError):
     """A node returned a value that its `Out` ports do not allow."""
+
+
+class OutOfMemoryError(GraphflowError):
+    """A node does not fit into the memory of a device, even alone and with its models offloaded."""
 
 
 class StoreError(GraphflowError):

@@ -33,20 +33,8 @@ class Known:
         self.digests: dict[Place, Stored] = {Place("inputs", name): value.stored for name, value in inputs.items()}
         self._lengths: dict[tuple[str, Index], int] = {}
 
-    def windows(self, axes: tuple[str, ...], size: int) -> list[range | None]:
-        """The elements of the outermost of these axes, at most `size` at a time; None for all that there are.
-
-        Raises:
-            InvalidError: the lists that it runs along have different lengths.
-        """
-        try:
-            count = self.length(axes[0], ()) if axes else 0
-        except UnknownError:
-            count = 0
-        return [range(i, min(i + size, count)) for i in range(0, count, size)] or [None]
-
-    def instances(self, node: GraphNode, window: range | None = None) -> Iterable[tuple[Index, Place | None]]:
-        """The instances of a node, one for each element along its axes; with `window` some of the outermost axis.
+    def instances(self, node: GraphNode, start: Index = ()) -> Iterable[tuple[Index, Place | None]]:
+        """The instances of a node, one for each element along its axes: those whose index begins with `start`.
 
         Where a list that it is mapped over is not known yet, the index ends before that axis, and the place of the
         list stands beside it.
@@ -54,10 +42,10 @@ class Known:
         Raises:
             InvalidError: the lists that it is mapped over have different lengths.
         """
-        return self._instances(node, window) if node.axes else _ONE
+        return self._instances(node, start) if node.axes else _ONE
 
-    def _instances(self, node: GraphNode, window: range | None) -> Iterator[tuple[Index, Place | None]]:
-        stack: list[Index] = [()] if window is None else [(i,) for i in reversed(window)]
+    def _instances(self, node: GraphNode, start: Index) -> Iterator[tuple[Index, Place | None]]:
+        stack = [start]
         while stack:
             index = stack.pop()
             if len(index) == len(node.axes):

@@ -7,13 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from graphflow.events import ModelLoaded, ModelReleased
 from graphflow.explain import edge_text
 from graphflow.graph import Gathered, Graph, GraphNode, Index, Place
 from graphflow.inputs import InputValue
 from graphflow.known import Known, UnknownError, places_of
 from graphflow.models.preset import preset_data
 from graphflow.placing import Placed, Placer
-from graphflow.record import InputRecord, ModelRecord, NodeRecord, RunRecord, ValueRecord
+from graphflow.record import InputRecord, LoadRecord, ModelRecord, NodeRecord, RunRecord, ValueRecord
 from graphflow.spec import Ref
 from graphflow.store import Stored
 from graphflow.version import __version__
@@ -30,6 +31,9 @@ class Settled:
     reason: str = ""
     started: float | None = None
     seconds: float = 0.0
+    device: str = ""
+    batch: int = 1
+    peak: int | None = None
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Recording:
 
     Attributes:
         settled: instance → what became of it, in that order.
+        loads: which models came and went, in that order.
+        memory: device → budget of weights and activations, where there is one.
         outputs: what the run returns.
         device: where it ran, and `dtype` in which numbers.
         started: date and time, ISO 8601.
@@ -54,7 +60,19 @@ class Recording:
     seconds: float = 0.0
     status: Literal["done", "failed", "cancelled"] = "failed"
     settled: dict[str, Settled] = field(default_factory=dict)
+    loads: list[LoadRecord] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
     failed: bool = False
+
+    def note_load(self, event: ModelLoaded | ModelReleased, now: float) -> None:
+        """A model has come or gone; `now` is in seconds after the run's beginning."""
+        seconds = event.seconds if isinstance(event, ModelLoaded) else 0.0
+        self.loads.append(
+            LoadRecord(
+                model=event.name, device=event.device, started=max(0.0, now - seconds), seconds=seconds,
+                stage=event.stage if isinstance(event, ModelLoaded) else "released", bytes=event.bytes,
+            )
+        )  # fmt: skip
 
     def record(self) -> RunRecord:
         """The whole record."""
@@ -63,10 +81,16 @@ class Recording:
             graphflow=__version__, graph=spec.name, title=spec.title, text=spec.text, files=dict(self.graph.files),
             mapped=list(spec.mapped), inputs=self._inputs(), overrides=dict(self.graph.overrides),
             preset=preset_data(spec.models) if preset is None or preset.name == "inline" else preset.name,
-            models=self._models(), device=self.device, dtype=self.dtype, started=self.started, seconds=self.seconds,
-            status=self.status, nodes={name: self._node(found) for name, found in self.settled.items()},
+            models=self._models(), loads=list(self.loads), memory=dict(self.memory), device=self.device,
+            dtype=self.dtype, started=self.started, seconds=self.seconds,
+            status=self.status, nodes={name: self._node(found) for name, found in self._in_order()},
             outputs=self._outputs(),
         )  # fmt: skip
+
+    def _in_order(self) -> list[tuple[str, Settled]]:
+        """The instances in the graph's order, whatever order they ran in."""
+        ranks = {name: rank for rank, name in enumerate(self.graph.order)}
+        return sorted(self.settled.items(), key=lambda item: (ranks[item[1].node.name], item[1].index))
 
     def _inputs(self) -> dict[str, InputRecord]:
         """The graph's inputs, and the pictures that sub-graphs bring along: a record's graph can open no file."""
@@ -93,6 +117,7 @@ class Recording:
             kind=node.cls.kind, version=node.cls.version, status=found.status, reason=found.reason,
             key=placed.key if placed is not None else None, parameters=dict(placed.shown) if placed is not None else {},
             inputs=self._edges(node, index), outputs=outputs, started=found.started, seconds=found.seconds,
+            device=found.device, batch=found.batch, peak=found.peak,
         )  # fmt: skip
 
     def _edges(self, node: GraphNode, index: Index) -> dict[str, str | list[str]]:

@@ -1,9 +1,10 @@
-"""Running a graph: each instance once, in order, every result stored before the next node starts."""
+"""Running a graph: each instance once, every result stored as soon as it is there."""
 
 from __future__ import annotations
 
 import datetime
 import gc
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,19 +14,19 @@ from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from graphflow.codecs import CODECS
+from graphflow.devices import memory_of
+from graphflow.engine import Engine
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
-from graphflow.events import (
-    Bus,
-    Event,
-    Logged,
-    RunFinished,
-    RunStarted,
-)
-from graphflow.execute import Executor
+from graphflow.events import Bus, Event, Logged, ModelLoaded, ModelReleased, RunFinished, RunStarted
+from graphflow.executors.compute import Computer
+from graphflow.executors.job import Surroundings
+from graphflow.executors.worker import Done, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
 from graphflow.inputs import InputValue
+from graphflow.keep import Keeper
 from graphflow.known import UnknownError, places_of
+from graphflow.lifetimes import Lifetimes
 from graphflow.models.files import require
 from graphflow.placing import Placer, Wiring
 from graphflow.plan import Plan, make_plan
@@ -35,9 +36,12 @@ from graphflow.recording import Recording, Settled
 from graphflow.settle import Options, Settler
 from graphflow.spec import Ref
 from graphflow.store import Store
+from graphflow.store.measures import Measures
 from graphflow.values import LazyList, Values
+from graphflow.workload import HOST, Workload
 
 T = TypeVar("T")
+USABLE = 0.92  # share of an accelerator's memory that is planned with; its driver and libraries take the rest
 
 
 @dataclass
@@ -88,7 +92,8 @@ class Runner:
         wirings: dict[str, Wiring] | None = None,
     ) -> None:
         self.graph, self.inputs, self.store = graph, inputs, store
-        self.device, self.dtype = device, dtype
+        self.devices, self.dtype = device.split(","), dtype
+        self.device = self.devices[0]
         self.emit = emit or Bus()
         self.on_preview = on_preview
         self.options = options or Options()
@@ -98,6 +103,7 @@ class Runner:
             store, self.numerics, {} if wirings is None else wirings, self.options.refresh, self.options.code
         )  # fmt: skip
         self._began = 0.0
+        self._telling = threading.RLock()
         self._recording: Recording | None = None
 
     @property
@@ -161,25 +167,15 @@ class Runner:
         self._check_only(plan)
         require(self.graph.used_models(active, required=True), self.graph.preset.name if self.graph.preset else "")
         for message in (*self.store.warnings, *plan.warnings):
-            self.emit(Logged(node="", message=f"warning: {message}"))
-        self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
+            self._tell(Logged(node="", message=f"warning: {message}"))
+        self._tell(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
         self.known = plan.known
         self._recording = self._begin_recording()
-        self._values = Values(self.graph, self.inputs, self.store, self.known)
-        self._values.expect(active, self.outputs.values())
-        self._executor = Executor(
-            self.graph.name, self.store, self._values, self.known, self.device, self.dtype, self.emit,
-            frozenset((r.node, r.port) for r in self.outputs.values()), self.on_preview, self.cancelled,
-        )  # fmt: skip
-        self._settler = Settler(
-            self.graph, plan, self.store, self._placer, self._values, self._executor, self.options, self.emit,
-            self.cancelled, self._recording.settled, self._began, self._collects,
-        )  # fmt: skip
+        engine = self._assemble(plan)
         self._store_inputs()
         status: Literal["done", "failed", "cancelled"] = "failed"
         try:
-            for nodes in self.graph.together(self.graph.demanded(self.options.until or None)):
-                self._settler.run_together(nodes)
+            engine.run(self.graph.demanded(self.options.until or None))
             for name in self.outputs:
                 self._hold(name)
             status = "failed" if self._settler.failures else "done"
@@ -187,12 +183,54 @@ class Runner:
             status = "cancelled"
             raise
         finally:
-            self._executor.close()
+            engine.close()
             self._recording.seconds = time.perf_counter() - self._began
             self._recording.status = status
             self._recording.failed = bool(self._settler.failures)
-            self.emit(RunFinished(status=status, seconds=self._recording.seconds))
+            self._tell(RunFinished(status=status, seconds=self._recording.seconds))
         return Run(self, dict(self._settler.failures))
+
+    def _assemble(self, plan: Plan) -> Engine:
+        """The parts of the machine that runs the plan."""
+        assert self._recording is not None
+        kept = list(self.outputs.values())
+        lifetimes = Lifetimes(self.graph, kept)
+        around = Surroundings(self.store, self.dtype, self._tell, self.on_preview, self.cancelled)
+        self._values = Values(self.graph, self.inputs, self.store, self.known, lifetimes)
+        self._keeper = Keeper(
+            self.graph.name, self.store, self._values, self.known, around, self._tell,
+            frozenset((r.node, r.port) for r in kept),
+        )  # fmt: skip
+        memory = {device: self._budget(device) for device in self.devices}
+        self._recording.memory = {device: limit for device, limit in memory.items() if limit is not None}
+        done: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
+        computers = {device: Computer(device, around, limit) for device, limit in memory.items()}
+        workers = {device: Worker(computer, done, device) for device, computer in computers.items()}
+        workers[HOST] = Worker(Computer(self.device, around), done, HOST)
+        measures = Measures(self.store.folder)
+        workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)
+        self._settler = Settler(
+            self.graph, plan, self.store, self._placer, self._values, self._keeper, self.options, self._tell,
+            self._recording.settled, self._began, lambda job: workers[self.device].here(Work(HOST, [job])).outcomes[0],
+        )  # fmt: skip
+        return Engine(
+            self.graph, plan, self._settler, self._keeper, self._values, lifetimes, workload, workers, done,
+            self.cancelled, self._collects,
+        )  # fmt: skip
+
+    def _budget(self, device: str) -> int | None:
+        """What weights and activations may take on a device."""
+        if self.options.memory is not None:
+            return self.options.memory
+        found = None if device.startswith("cpu") else memory_of(device)
+        return int(found * USABLE) if found is not None else None
+
+    def _tell(self, event: Event) -> None:
+        """Pass an event on, from whichever thread it comes; loads are noted for the record."""
+        with self._telling:
+            if self._recording is not None and isinstance(event, ModelLoaded | ModelReleased):
+                self._recording.note_load(event, time.perf_counter() - self._began)
+            self.emit(event)
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -285,7 +323,7 @@ class Runner:
                 try:
                     self.store.put(items if is_list else value.load(), value.stored.codec, is_list, is_input=True)
                 except StoreError as error:
-                    self._executor.warn_store(error)
+                    self._keeper.warn_store(error)
 
     def _hold(self, name: str) -> None:
         """Make sure that an output can be read after the run."""

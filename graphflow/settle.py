@@ -1,20 +1,20 @@
-"""Bringing the instances of a graph into being, one after another: found in the store, or computed and stored."""
+"""The books of a run: what has become of each instance, found in the store, computed, failed or skipped."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from graphflow.errors import GraphflowError, NodeError, StoreError
+from graphflow.errors import GraphflowError, NodeError, OutOfMemoryError, StoreError
 from graphflow.events import Event, Logged, NodeFailed, NodeFinished, NodeSkipped, NodeStarted
-from graphflow.execute import Executor, Job
-from graphflow.garbage import resumed
+from graphflow.executors.compute import Outcome
+from graphflow.executors.job import Job
 from graphflow.graph import Graph, GraphNode, Index, Place
-from graphflow.known import Known, UnknownError, places_of
+from graphflow.keep import Keeper
+from graphflow.known import Known
 from graphflow.placing import CodePolicy, Placed, Placer
 from graphflow.plan import Plan
 from graphflow.recording import Settled
@@ -22,8 +22,6 @@ from graphflow.store import Lease, Store
 from graphflow.values import LostValueError, Values
 
 T = TypeVar("T")
-
-WINDOW = 64  # elements of a map that go through all of its nodes before the next ones, so that memory has a bound
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,9 @@ class Options:
         refresh: nodes that are computed again whatever the store has.
         keep_going: go on with what doesn't need a node, or an element of a map, that has failed.
         code: see `graphflow.placing.Placer`.
+        memory: bytes that models and computations may take on each device; None: what the device has.
+        batch: elements of a map that are computed in one call where a node can; None: one on a CPU, where results
+            are then the same to the bit whatever the order, and as many as its memory holds on an accelerator.
     """
 
     until: tuple[str, ...] = ()
@@ -43,14 +44,16 @@ class Options:
     refresh: frozenset[str] = frozenset()
     keep_going: bool = False
     code: CodePolicy = "warn"
+    memory: int | None = None
+    batch: int | None = None
 
 
 class Settler:
-    """Settles the instances of one run.
+    """Keeps the books of one run.
 
     Args:
         began: `time.perf_counter` when the run began.
-        collects: whether Python's garbage collector may run while a node computes.
+        compute: computes a job at once, for values that were lost.
 
     Attributes:
         settled: instance → what became of it, in that order.
@@ -58,111 +61,173 @@ class Settler:
     """
 
     def __init__(
-        self, graph: Graph, plan: Plan, store: Store, placer: Placer, values: Values, executor: Executor,
-        options: Options, emit: Callable[[Event], None], cancelled: threading.Event, settled: dict[str, Settled],
-        began: float, collects: bool,
+        self, graph: Graph, plan: Plan, store: Store, placer: Placer, values: Values, keeper: Keeper,
+        options: Options, emit: Callable[[Event], None], settled: dict[str, Settled], began: float,
+        compute: Callable[[Job], Outcome],
     ) -> None:  # fmt: skip
         self.graph, self.store, self.options = graph, store, options
         self.known: Known = plan.known
         self.settled = settled
         self.failures: dict[str, str] = {}
-        self._plan, self._placer, self._values, self._executor = plan, placer, values, executor
-        self._emit, self._cancelled = emit, cancelled
-        self._began, self._started, self._collects = began, time.time(), collects
+        self._plan, self._placer, self._values, self._keeper = plan, placer, values, keeper
+        self._emit, self._compute = emit, compute
+        self._began, self._started = began, time.time()
 
-    def run_together(self, nodes: list[GraphNode]) -> None:
-        """Bring all instances of nodes along one outermost axis into being, a window of its elements at a time.
+    # --- from the store ---------------------------------------------------------------------------------------------
 
-        A model is then loaded once a window at most, and the values of a window go before the next one begins.
+    def look_up(self, node: GraphNode, index: Index, name: str) -> Placed | None:
+        """Where an instance stands whose inputs are known; None when its result was found and taken.
+
+        Raises:
+            InvalidError: a value fed to a parameter is not allowed there.
         """
-        if not nodes[0].axes:
-            self._run_alone(nodes[0])
-            return
-        windows = self.known.windows(nodes[0].axes, WINDOW)
-        ran = set()
-        for number, window in enumerate(windows, 1):
-            last = number == len(windows)
-            if len(windows) > 1:
-                self._values.next_window()
-            for node in nodes:
-                if self._run_node(node, window):
-                    ran.add(node.name)
-                if node.name in ran:
-                    self._values.release(node, whole=last)
-
-    def _run_alone(self, node: GraphNode) -> None:
-        """Bring a node that is not mapped into being."""
-        if self._run_node(node, None):
-            self._values.release(node, whole=True)
-
-    def _run_node(self, node: GraphNode, window: range | None) -> bool:
-        """Bring the instances of a node into being, those in the window; returns whether the plan wanted any to run."""
-        ran = False
-        for index, unknown in self.known.instances(node, window):
-            name = node.title(index) if index else node.name
-            entry = self._plan.nodes.get(name)
-            if entry is not None and entry.status == "cached":
-                self._pass(node, index, name, self._plan.placed[name])
-                continue
-            ran = True
-            lacking = unknown or self._lacking(node, index)
-            if lacking is not None:
-                self._skip(node, index, lacking)
-                continue
-            try:
-                with resumed(self._collects):
-                    self._settle(node, index, entry.reason if entry is not None else "")
-            except GraphflowError as error:
-                if not self.options.keep_going or isinstance(error, StoreError):
-                    raise
-                self._fail(name, node, index, str(error))
-        return ran
-
-    def _lacking(self, node: GraphNode, index: Index) -> Place | None:
-        """What an instance needs and a failed node has not brought."""
-        if not self.failures:
+        placed = self.recover(lambda: self._placer.place(node, index, self.known, self._values.fetch))
+        if placed.result is not None and self._usable(name, placed):
+            self.found(node, index, name, placed)
             return None
-        for port in node.edges:
-            try:
-                places = places_of(self.known.source(node, port, index))
-            except UnknownError as unknown:
-                return unknown.place
-            for place in places:
-                if place not in self.known.digests:
-                    return place
-        return None
+        return placed
 
-    def _skip(self, node: GraphNode, index: Index, lacking: Place) -> None:
+    def ask(self, job: Job) -> Lease | str | None:
+        """The right to compute, so that several processes don't compute one thing at once; else who computes it.
+
+        None where that is no use, or the store can't say.
+        """
+        cls = type(job.placed.node)
+        if not cls.deterministic or cls.cache == "never":
+            return None
+        since = 0.0
+        if job.placed.result is not None:
+            since = job.placed.result.created
+        elif job.again or self.options.refresh or self.options.code == "strict":
+            since = self._started  # what the store has under this key is just what is not to be used
+        try:
+            return self.store.ask(job.placed.key, since)
+        except StoreError as error:
+            self._keeper.warn_store(error)
+            return None
+
+    def _usable(self, name: str, placed: Placed) -> bool:
+        """Whether a result may be used although the plan wanted the node to run: a value of it may be missing."""
+        assert placed.result is not None
+        planned = self._plan.nodes.get(name)
+        return planned is None or planned.status == "maybe" or all(map(self.store.has, placed.result.outputs.values()))
+
+    def found(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
+        """Take an instance's outputs from the store."""
+        result = placed.result
+        assert result is not None
+        with suppress(StoreError):
+            self.store.touch_found(result)
+        for port, stored in result.outputs.items():
+            self.known.digests[Place(node.name, port, index)] = stored
+        self.passed(node, index, name, placed)
+
+    def passed(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
+        """Pass over an instance whose outputs are known already."""
+        result = placed.result
+        assert result is not None
+        for port, stored in result.outputs.items():
+            if not stored.kept:
+                self._values.adopt(Place(node.name, port, index), stored)
+        self.settled[name] = Settled(node, index, placed, "cached", "", None, result.seconds)
+        self._emit(NodeFinished(node=name, how="cached"))
+
+    # --- computed ---------------------------------------------------------------------------------------------------
+
+    def begin(self, job: Job, device: str, batch: int) -> None:
+        """An instance is handed to a device."""
+        now = time.perf_counter() - self._began
+        self.settled[job.name] = Settled(job.node, job.index, job.placed, "skipped", job.reason, now, device=device)
+        self._emit(NodeStarted(node=job.name, kind=job.node.cls.kind, device=device, batch=batch))
+
+    def done(self, outcome: Outcome) -> int:
+        """Keep what came of a job; returns the bytes of the values that only memory has.
+
+        Raises:
+            NodeError: it failed, or returned what its ports don't allow.
+            LostValueError: a value that it reads while it runs is lost.
+        """
+        job = outcome.job
+        entry = self.settled[job.name]
+        entry.started = outcome.started - self._began
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            held = self._keeper.keep(job, outcome.out, outcome.seconds)
+        except LostValueError:
+            raise
+        except Exception as error:
+            entry.status, entry.reason = "failed", _message(error)
+            self._emit(NodeFailed(node=job.name, message=entry.reason))
+            if isinstance(error, GraphflowError) and not isinstance(error, OutOfMemoryError):
+                raise
+            raise NodeError(job.name, job.node.cls.kind, entry.reason) from error
+        entry.status, entry.seconds = "ran", outcome.seconds
+        entry.batch, entry.peak = outcome.batch, outcome.peak
+        self._emit(NodeFinished(node=job.name, how="ran", seconds=outcome.seconds, peak=outcome.peak))
+        return held
+
+    def waits(self, name: str, holder: str) -> None:
+        """Another process computes what an instance needs to compute, too."""
+        self._emit(Logged(node=name, message=f"waits for {holder}, which computes the same"))
+
+    def fail(self, name: str, node: GraphNode, index: Index, message: str) -> None:
+        """Note the failure of an instance that the run outlives; it may have failed before it began."""
+        found = self.settled.get(name)
+        if found is None or found.status != "failed":
+            self.settled[name] = Settled(node, index, None, "failed", message)
+            self._emit(NodeFailed(node=name, message=message))
+        self.failures[name] = self.settled[name].reason
+
+    def skip(self, node: GraphNode, index: Index, lacking: Place) -> None:
+        """An instance, or all with this beginning of an index, can't run: what it needs has failed."""
         name = node.title(index)
         above = self.graph.nodes[lacking.node].title(lacking.at)
         reason = f"needs {above}, which has no result"
-        self._enter(name, Settled(node, index, None, "skipped", reason))
+        self.settled[name] = Settled(node, index, None, "skipped", reason)
         self._emit(NodeSkipped(node=name, reason=reason))
 
-    def _settle(self, node: GraphNode, index: Index, reason: str, lost: set[tuple[str, Index]] | None = None) -> None:
-        """Bring an instance into being, computing again whatever a damaged blob has lost."""
-        todo = [(node, index)]
-        again = lost or set()
-        while todo:
-            at, where = todo[-1]
+    # --- lost -------------------------------------------------------------------------------------------------------
+
+    def recover(self, read: Callable[[], T]) -> T:
+        """Read a value; what the store has lost is computed again, at once."""
+        while True:
             try:
-                self._settle_one(at, where, reason, (at.name, where) in again)
+                return read()
+            except LostValueError as lost:
+                self._again(*self._lost(lost))
+
+    def _again(self, node: GraphNode, index: Index) -> None:
+        """Compute an instance again, and before it whatever it needs and is lost, too."""
+        todo = [(node, index)]
+        while todo:
+            try:
+                self._once_more(*todo[-1])
                 todo.pop()
             except LostValueError as error:
                 found = self._lost(error)
                 if any(n is found[0] and i == found[1] for n, i in todo):
                     raise StoreError(str(error)) from error
                 todo.append(found)
-                again.add((found[0].name, found[1]))
 
-    def recover(self, read: Callable[[], T]) -> T:
-        """Read a value; what the store has lost is computed again."""
-        while True:
-            try:
-                return read()
-            except LostValueError as lost:
-                node, index = self._lost(lost)
-                self._settle(node, index, "a stored value was lost", {(node.name, index)})
+    def _once_more(self, node: GraphNode, index: Index) -> None:
+        placed = self._placer.place(node, index, self.known, self._values.fetch)
+        job = Job(node, index, node.title(index), placed, "a stored value was lost", again=True)
+        asked = self.ask(job)
+        job.lease = asked if isinstance(asked, Lease) else None  # who waited here could be waited for
+        try:
+            if job.lease is not None and job.lease.result is not None:
+                self._take(job, job.lease)
+                return
+            self._keeper.fetch(job)
+            self.begin(job, "", 1)
+            self.done(self._compute(job))
+        finally:
+            if job.lease is not None:
+                job.lease.release()
+
+    def _take(self, job: Job, lease: Lease) -> None:
+        self.found(job.node, job.index, job.name, replace(job.placed, result=lease.result))
 
     def _lost(self, lost: LostValueError) -> tuple[GraphNode, Index]:
         """Report a lost value; returns the instance that can compute it again."""
@@ -172,94 +237,6 @@ class Settler:
         if not lost.expected:
             self._emit(Logged(node="", message=f"{lost}; computing {node.title(lost.place.at)} again"))
         return node, lost.place.at
-
-    def _settle_one(self, node: GraphNode, index: Index, reason: str, again: bool) -> None:
-        name = node.title(index) if index else node.name
-        placed = self._placer.place(node, index, self.known, self._values.fetch)
-        if placed.result is not None and not again and self._usable(name, placed):
-            self._found(node, index, name, placed)
-            return
-        lease = self._lease(name, placed, again)
-        with lease if lease is not None else nullcontext():
-            if lease is not None and lease.result is not None:
-                self._found(node, index, name, replace(placed, result=lease.result))
-            else:
-                self._compute(Job(node, index, name, placed), "a stored value was lost" if again else reason)
-
-    def _lease(self, name: str, placed: Placed, again: bool) -> Lease | None:
-        """The right to compute a key, so that several processes don't compute it at once; None where that's no use."""
-        cls = type(placed.node)
-        if not cls.deterministic or cls.cache == "never":
-            return None
-        since = 0.0
-        if placed.result is not None:
-            since = placed.result.created
-        elif again or self.options.refresh or self.options.code == "strict":
-            since = self._started  # what the store has under this key is just what is not to be used
-
-        def waiting(holder: str) -> None:
-            self._emit(Logged(node=name, message=f"waits for {holder}, which computes the same"))
-
-        try:
-            return self.store.lease(placed.key, self._cancelled, since, waiting)
-        except StoreError as error:
-            self._executor.warn_store(error)
-            return None
-
-    def _compute(self, job: Job, reason: str) -> None:
-        node, name = job.node, job.name
-        settled = Settled(node, job.index, job.placed, "skipped", reason, time.perf_counter() - self._began)
-        self._enter(name, settled)
-        self._emit(NodeStarted(node=name, kind=node.cls.kind))
-        try:
-            settled.seconds = self._executor.compute(job)
-        except LostValueError:
-            raise
-        except Exception as error:
-            settled.status, settled.reason = "failed", _message(error)
-            self._emit(NodeFailed(node=name, message=settled.reason))
-            if isinstance(error, GraphflowError):
-                raise
-            raise NodeError(name, node.cls.kind, settled.reason) from error
-        settled.status = "ran"
-        self._emit(NodeFinished(node=name, how="ran", seconds=settled.seconds))
-
-    def _fail(self, name: str, node: GraphNode, index: Index, message: str) -> None:
-        """Note the failure of an instance that the run outlives; it may have failed before it began."""
-        found = self.settled.get(name)
-        if found is None or found.status != "failed":
-            self._enter(name, Settled(node, index, None, "failed", message))
-            self._emit(NodeFailed(node=name, message=message))
-        self.failures[name] = self.settled[name].reason
-
-    def _enter(self, name: str, settled: Settled) -> None:
-        self.settled[name] = settled
-
-    def _usable(self, name: str, placed: Placed) -> bool:
-        """Whether a result may be used although the plan wanted the node to run: a value of it may be missing."""
-        assert placed.result is not None
-        planned = self._plan.nodes.get(name)
-        return planned is None or planned.status == "maybe" or all(map(self.store.has, placed.result.outputs.values()))
-
-    def _found(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
-        """Take an instance's outputs from the store."""
-        result = placed.result
-        assert result is not None
-        with suppress(StoreError):
-            self.store.touch_found(result)
-        for port, stored in result.outputs.items():
-            self.known.digests[Place(node.name, port, index)] = stored
-        self._pass(node, index, name, placed)
-
-    def _pass(self, node: GraphNode, index: Index, name: str, placed: Placed) -> None:
-        """Pass over an instance whose outputs are known already."""
-        result = placed.result
-        assert result is not None
-        for port, stored in result.outputs.items():
-            if not stored.kept:
-                self._values.adopt(Place(node.name, port, index), stored)
-        self._enter(name, Settled(node, index, placed, "cached", "", None, result.seconds))
-        self._emit(NodeFinished(node=name, how="cached"))
 
 
 def _message(error: BaseException) -> str:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from graphflow.errors import DamagedBlobError
-from graphflow.graph import Element, Gathered, Graph, GraphNode, Place, Source
+from graphflow.graph import Element, Gathered, Graph, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import Known, places_of
+from graphflow.lifetimes import Lifetimes
 from graphflow.ports import CONVERSIONS, Port, PortType
-from graphflow.spec import Ref
 from graphflow.store import Store, Stored
 
 MEMORY = 1 << 30  # bytes of stored values that are kept at hand; others are read from the store again
@@ -41,67 +41,47 @@ class LazyList(Sequence[Any]):
 
 
 class Values:
-    """Hands out values, and lets go of what no later node needs."""
+    """Hands out values, and lets go of what no later instance needs."""
 
-    def __init__(self, graph: Graph, inputs: Mapping[str, InputValue], store: Store, known: Known) -> None:
+    def __init__(
+        self, graph: Graph, inputs: Mapping[str, InputValue], store: Store, known: Known, lifetimes: Lifetimes
+    ) -> None:  # fmt: skip
         self._graph, self._inputs, self._store, self._known = graph, inputs, store, known
+        self._lifetimes = lifetimes
         self._unstored: dict[Place, Any] = {}
         self._unstored_at: dict[str, Place] = {}  # by digest
         self._recent: OrderedDict[Place, tuple[Any, int]] = OrderedDict()
         self._recent_bytes = 0
-        self._consumers: dict[tuple[str, str], int] = {}
-        self._left: dict[tuple[str, str], int] = {}  # consumers, in the present window of a map
-        self._held: dict[tuple[str, str], list[Place]] = {}  # what has been held since that window began
         self._by_digest: dict[str, Place] = {}
-
-    def expect(self, names: Iterable[str], outputs: Iterable[Ref]) -> None:
-        """Announce that these nodes will run and these outputs will be read, so that they are kept until then."""
-        for name in names:
-            for producer in {(r.node, r.port) for r in self._graph.nodes[name].refs}:
-                self._consumers[producer] = self._consumers.get(producer, 0) + 1
-        for ref in outputs:
-            self._consumers[ref.node, ref.port] = self._consumers.get((ref.node, ref.port), 0) + 1
 
     def add(self, place: Place, value: Any, stored: Stored, in_store: bool) -> None:
         """Take a value that a node has just computed."""
         self._known.digests[place] = stored
         if not in_store:
             self._hold(place, value, stored.digest)
-        elif self._consumers.get((place.node, place.port)):
+        elif self._lifetimes.needed(place):
             self._remember(place, value, stored.bytes)
 
     def adopt(self, place: Place, stored: Stored) -> None:
         """Take over a value that the store does not keep from an equal computation of this run."""
         other = self._unstored_at.get(stored.digest)
-        if other in self._unstored and self._consumers.get((place.node, place.port)):
+        if other in self._unstored and self._lifetimes.needed(place):
             assert other is not None
             if self._known.digests[other].digest == stored.digest:  # it may have been computed again since
                 self._hold(place, self._unstored[other], stored.digest)
 
-    def release(self, node: GraphNode, whole: bool = True) -> None:
-        """A node has run: its inputs have one consumer less.
+    def drop(self, places: Iterable[Place]) -> None:
+        """Let go of values that nobody needs any more."""
+        for place in places:
+            if self._unstored.pop(place, None) is not None:
+                digest = self._known.digests[place].digest
+                if self._unstored_at.get(digest) == place:
+                    del self._unstored_at[digest]
+            self._forget(place)
 
-        Args:
-            node: the node.
-            whole: all of its instances have run; else those of a window of elements.
-        """
-        for producer in {(r.node, r.port) for r in node.refs}:
-            if whole:
-                left = self._consumers[producer] = self._consumers.get(producer, 1) - 1
-                places = [p for p in (*self._unstored, *self._recent) if p[:2] == producer] if left <= 0 else []
-            else:
-                left = self._left[producer] = self._left.get(producer, self._consumers.get(producer, 1)) - 1
-                places = self._held.pop(producer, []) if left <= 0 else []
-            for place in places:
-                self._drop(place)
-
-    def next_window(self) -> None:
-        """Other elements' turn: what has been at hand is read from the store if it is asked for again."""
-        for places in self._held.values():
-            for place in places:
-                self._forget(place)
-        self._held.clear()
-        self._left.clear()
+    def sweep(self) -> None:
+        """Let go of everything that nobody needs any more."""
+        self.drop([p for p in (*self._unstored, *self._recent) if not self._lifetimes.needed(p)])
 
     def fetch(self, source: Source) -> Any:
         """The value that a source brings.
@@ -191,7 +171,6 @@ class Values:
             return
         self._recent[place] = (value, size)
         self._recent_bytes += size
-        self._held.setdefault(place[:2], []).append(place)
         while self._recent_bytes > MEMORY:
             self._recent_bytes -= self._recent.popitem(last=False)[1][1]
 
@@ -199,14 +178,6 @@ class Values:
         """Keep a value that the store does not have."""
         self._unstored[place] = value
         self._unstored_at.setdefault(digest, place)
-        self._held.setdefault(place[:2], []).append(place)
-
-    def _drop(self, place: Place) -> None:
-        if self._unstored.pop(place, None) is not None:
-            digest = self._known.digests[place].digest
-            if self._unstored_at.get(digest) == place:
-                del self._unstored_at[digest]
-        self._forget(place)
 
     def _forget(self, place: Place) -> None:
         if place in self._recent:

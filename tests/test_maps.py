@@ -11,7 +11,7 @@ from PIL import Image
 
 from graphflow.check import check
 from graphflow.errors import InvalidError, NodeError
-from graphflow.events import NodeSkipped
+from graphflow.events import NodeFinished, NodeSkipped
 from graphflow.run import Runner
 from graphflow.settle import Options
 from graphflow.spec import parse_spec
@@ -259,14 +259,19 @@ outputs: {all: all.text, texts: each.text}
 def test_a_long_map_goes_through_its_nodes_a_window_at_a_time(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.settle.WINDOW", 2)
+    monkeypatch.setattr("graphflow.workload.WINDOW", 2)
     (tmp_path / "part.yaml").write_text(PART)
     harness = Harness(store, LONG, tmp_path)
-    done = harness.run(texts=["a", "b", "c", "d", "e"])
+    runner = harness.session().runner({"texts": ["a", "b", "c", "d", "e"]})
+    finished: list[str] = []
+    runner.emit = lambda event: finished.append(event.node) if isinstance(event, NodeFinished) else None
+    done = runner.run()
     assert done["all"] == "A. A.|B. B.|C. C.|D. D.|E. E."
-    order = [n for n in done.record.nodes if n.endswith(("rep", "join"))]
-    assert order[:4] == ["each[0]/rep", "each[1]/rep", "each[0]/join", "each[1]/join"]
-    assert order[-2:] == ["each[4]/rep", "each[4]/join"]
+    order = [n for n in finished if n.endswith(("rep", "/join"))]
+    begun = [sum(n.endswith("rep") for n in order[:i]) for i in range(len(order) + 1)]
+    over = [sum(n.endswith("/join") for n in order[:i]) for i in range(len(order) + 1)]
+    assert max(b - o for b, o in zip(begun, over, strict=True)) <= 2
+    assert list(done.record.nodes)[:2] == ["each[0]/rep", "each[1]/rep"]  # whatever order they ran in
     assert statuses(harness.plan(texts=["a", "b", "c", "d", "e"])) == ["cached"] * 21
     assert dict(samples.RUNS) == {"repeat": 5, "shout": 5, "join": 6}
 
@@ -274,7 +279,7 @@ def test_a_long_map_goes_through_its_nodes_a_window_at_a_time(
 def test_values_of_a_window_are_let_go_of_and_computed_again_only_if_wanted(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.settle.WINDOW", 2)
+    monkeypatch.setattr("graphflow.workload.WINDOW", 2)
     (tmp_path / "part.yaml").write_text(PART)
     harness = Harness(store, LONG, tmp_path)
     runner = harness.session().runner({"texts": list("abcdefgh")})

@@ -68,7 +68,7 @@ class Leases(Results):
         """
         wait = FIRST_WAIT
         event = cancelled or threading.Event()
-        while isinstance(found := self._ask(key, since), str):
+        while isinstance(found := self.ask(key, since), str):
             if waiting is not None:
                 waiting(found)
                 waiting = None
@@ -83,7 +83,7 @@ class Leases(Results):
         Raises:
             StoreError: the index can't be written.
         """
-        found = self._ask(key, since)
+        found = self.ask(key, since)
         return None if isinstance(found, str) else found
 
     def release(self, key: str) -> None:
@@ -132,8 +132,12 @@ class Leases(Results):
             raise self.index.error("making a folder", error) from error
         return path
 
-    def _ask(self, key: str, since: float) -> Lease | str:
-        """A lease, or who holds it."""
+    def ask(self, key: str, since: float = 0.0) -> Lease | str:
+        """The same without waiting: who computes the key, if somebody else does.
+
+        Raises:
+            StoreError: the index can't be written.
+        """
         self.owner.register()
         with self.asking:
             mine = key not in self.held

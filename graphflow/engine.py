@@ -1,0 +1,397 @@
+"""The loop of a run: which instances exist, what each waits for, and who computes them.
+
+One thread, the run's own, looks up, fetches, checks and stores; a thread for each device computes. What comes next is
+the scheduler's choice (`graphflow.scheduler`), which also drives simulated devices. Where nothing can go on beside it,
+the run's own thread computes.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from graphflow.errors import Cancelled, GraphflowError, StoreError
+from graphflow.executors.compute import Outcome
+from graphflow.executors.job import Job
+from graphflow.executors.worker import Done, Work, Worker
+from graphflow.garbage import resumed
+from graphflow.graph import Graph, GraphNode, Index, Place
+from graphflow.keep import Keeper
+from graphflow.known import Known, UnknownError, places_of
+from graphflow.lifetimes import Lifetimes
+from graphflow.placing import Placed
+from graphflow.plan import Plan
+from graphflow.scheduler import Scheduler, Step
+from graphflow.settle import Settler
+from graphflow.store import Lease
+from graphflow.values import Values
+from graphflow.workload import HOST, Workload
+
+AHEAD = 2  # pieces of work a device has, the one that it is at included: the next is fetched while it computes
+QUICK = 0.002  # seconds under which the run's own thread computes rather than to hand over
+POLL = 0.1  # seconds between two looks whether another process has finished what both need
+
+
+@dataclass
+class Pending:
+    """An instance that is to run.
+
+    Attributes:
+        places: what it is fed.
+        placed: where it stands, from when its inputs are known.
+    """
+
+    node: GraphNode
+    index: Index
+    name: str
+    places: list[Place]
+    reason: str
+    placed: Placed | None = None
+
+
+@dataclass
+class Engine:
+    """Settles all instances of a run.
+
+    Args:
+        workers: device → its thread; ``host`` for nodes without models.
+        collects: whether Python's garbage collector may run while a node computes.
+    """
+
+    graph: Graph
+    plan: Plan
+    settler: Settler
+    keeper: Keeper
+    values: Values
+    lifetimes: Lifetimes
+    workload: Workload
+    workers: dict[str, Worker]
+    done: queue.SimpleQueue[Done | BaseException]
+    cancelled: threading.Event
+    collects: bool
+    _pending: dict[str, Pending] = field(default_factory=dict)
+    _postponed: dict[Place, list[tuple[GraphNode, Index]]] = field(default_factory=dict)
+    _keys: dict[str, str] = field(default_factory=dict)  # of what is waiting or being computed → the instance
+    _ready: set[str] = field(default_factory=set)
+    _parked: dict[str, tuple[Job, str]] = field(default_factory=dict)  # computed by another process
+    _dead: set[tuple[str, Index]] = field(default_factory=set)
+    _leased: dict[str, Job] = field(default_factory=dict)
+    _in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.known: Known = self.plan.known
+        self._order = {name: rank for rank, name in enumerate(self.graph.order)}
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Decides what comes next; made when there is something to run."""
+        return self.workload.scheduler
+
+    def run(self, names: Iterable[str]) -> None:
+        """Settle all instances of these nodes, which stand in topological order.
+
+        Raises:
+            GraphflowError: an instance failed, and the run does not go on without it.
+            Cancelled: the run was stopped. What has finished by then is kept.
+        """
+        for name in names:
+            self._expand(self.graph.nodes[name], ())
+        try:
+            while not self.workload.idle:
+                if self.cancelled.is_set():
+                    raise Cancelled
+                self._resolve()
+                if self._start():
+                    continue
+                if self._in_flight:
+                    self._wait(POLL if self._parked else None)
+                elif self._parked:
+                    self.cancelled.wait(POLL)
+                self._look_at_parked()
+        except BaseException:
+            self._drain()
+            raise
+        for place in list(self._postponed):  # what decides how many there are has failed
+            self._skip_postponed(place)
+
+    # --- which instances there are ----------------------------------------------------------------------------------
+
+    def _expand(self, node: GraphNode, start: Index) -> None:
+        for index, unknown in self.known.instances(node, start):
+            if unknown is None:
+                self._admit(node, index)
+            else:
+                self._postpone(node, index, unknown)
+
+    def _admit(self, node: GraphNode, index: Index) -> None:
+        name = node.title(index) if index else node.name
+        entry = self.plan.nodes.get(name)
+        if entry is not None and entry.status == "cached":
+            self.settler.passed(node, index, name, self.plan.placed[name])
+            return
+        try:
+            sources = [self.known.source(node, port, index) for port in node.edges]
+        except UnknownError as unknown:
+            self._postpone(node, index, unknown.place)
+            return
+        places = list(dict.fromkeys(p for source in sources for p in places_of(source) if p.node != "inputs"))
+        digests, nodes = self.known.digests, self.graph.nodes
+        needs = {nodes[p.node].title(p.at): p for p in places if p not in digests}
+        for need, place in reversed(needs.items()):  # the last will probably be there last
+            if need not in self._pending and not self._is_dead(place):
+                self._postpone(node, index, place)  # that instance is postponed itself
+                return
+        self.lifetimes.expect(places)
+        self._pending[name] = Pending(node, index, name, places, entry.reason if entry is not None else "")
+        self.workload.add(node, index, entry)
+
+    def _postpone(self, node: GraphNode, index: Index, place: Place) -> None:
+        """Wait for a list that decides how many instances there are, or what they take."""
+        self.lifetimes.postpone(node, index)
+        self._postponed.setdefault(place, []).append((node, index))
+
+    def _continue_postponed(self, node: GraphNode, index: Index) -> None:
+        """An instance has its outputs: go on with what waited for one of them."""
+        if not self._postponed:
+            return
+        found = [e for port in node.cls.outputs() for e in self._postponed.pop(Place(node.name, port, index), ())]
+        for other, start in sorted(found, key=lambda e: (self._order[e[0].name], e[1])):
+            self.lifetimes.resume(other, start)
+            if len(start) == len(other.axes):
+                self._admit(other, start)
+            else:
+                self._expand(other, start)
+        if found:
+            self.values.sweep()
+
+    def _skip_postponed(self, place: Place) -> None:
+        for node, index in self._postponed.pop(place, ()):
+            self.lifetimes.resume(node, index)
+            self.settler.skip(node, index, place)
+            self._cut_off(node, index)
+
+    def _is_dead(self, place: Place) -> bool:
+        """Whether an instance will have no outputs."""
+        return any((place.node, place.at[:depth]) in self._dead for depth in range(len(place.at) + 1))
+
+    def _cut_off(self, node: GraphNode, index: Index) -> None:
+        """An instance, or all that begin with this index, will have no outputs."""
+        self._dead.add((node.name, index))
+        for place in [p for p in self._postponed if p.node == node.name and p.at[: len(index)] == index]:
+            self._skip_postponed(place)
+
+    # --- what may run -----------------------------------------------------------------------------------------------
+
+    def _resolve(self) -> None:
+        """Look up whatever has its inputs by now: much of it need not run."""
+        while names := self.scheduler.ready():
+            for name in names:
+                pending = self._pending[name]
+                try:
+                    self._resolve_one(pending)
+                except GraphflowError as error:
+                    self._failed(pending, error)
+
+    def _resolve_one(self, pending: Pending) -> None:
+        node, index, name = pending.node, pending.index, pending.name
+        lacking = next((place for place in pending.places if place not in self.known.digests), None)
+        if lacking is not None:
+            self.settler.skip(node, index, lacking)
+            self._over(pending)
+            self._cut_off(node, index)
+            return
+        with resumed(self.collects):  # a lost value may have to be computed
+            pending.placed = self.settler.look_up(node, index, name)
+        if pending.placed is None:
+            self._settled(pending)
+            return
+        if node.cls.deterministic:
+            first = self._keys.setdefault(pending.placed.key, name)
+            if first != name:
+                self.scheduler.wait(name, first)
+                return
+        self._ready.add(name)
+        self.workload.ready(node, index)
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> bool:
+        """Give work to whoever is free; returns whether something was computed meanwhile."""
+        for device, worker in self.workers.items():
+            while worker.waiting < AHEAD and self._ready:
+                step = self.scheduler.next(device)
+                if step is None:
+                    break
+                self._ready.difference_update(step.tasks)
+                work = self._prepare(step)
+                if work is None:
+                    continue
+                if self._alone(work):
+                    with resumed(self.collects):
+                        done = worker.here(work)
+                    self._take(done, worker)
+                    return True
+                self._in_flight += 1
+                worker.submit(work)
+                self._look_ahead(device, worker)
+        return False
+
+    def _alone(self, work: Work) -> bool:
+        """Whether the run's own thread had better compute: nothing goes on beside it, or it is over in no time."""
+        if self._in_flight == 0 and not self._ready and not self._parked:
+            return True
+        return work.device == HOST and self.workload.seconds(work.jobs) < QUICK
+
+    def _look_ahead(self, device: str, worker: Worker) -> None:
+        """Load the model that comes next while the device computes."""
+        key = self.scheduler.prefetch(device)
+        if key is not None and (ref := self.workload.refs.get(key)) is not None:
+            worker.computer.prefetch(ref)
+
+    def _prepare(self, step: Step) -> Work | None:
+        """Fetch what the tasks of a step are fed; some of them may turn out to need no computing."""
+        jobs = []
+        for name in step.tasks:
+            pending = self._pending[name]
+            assert pending.placed is not None
+            job = Job(pending.node, pending.index, name, pending.placed, pending.reason)
+            try:
+                if self._may_compute(job, step.device):
+                    self.settler.recover(partial(self.keeper.fetch, job))
+                    self.workload.fetched(job)
+                    jobs.append(job)
+            except GraphflowError as error:
+                self._release(job)
+                self._failed(pending, error)
+        evict = self.workload.pool_keys(step.evict)
+        if not jobs and not evict:
+            return None
+        for job in jobs:
+            self.settler.begin(job, "" if step.device == HOST else step.device, len(jobs))
+        return Work(step.device, jobs, evict)
+
+    def _may_compute(self, job: Job, device: str) -> bool:
+        """Ask for the lease; False when another process has the result, or is at it."""
+        asked = self.settler.ask(job)
+        if isinstance(asked, str):
+            self.settler.waits(job.name, asked)
+            self._parked[job.name] = job, device
+            return False
+        job.lease = asked
+        self._leased[job.name] = job
+        if asked is not None and asked.result is not None:
+            pending = self._pending[job.name]
+            self.settler.found(job.node, job.index, job.name, replace(job.placed, result=asked.result))
+            self._release(job)
+            self._settled(pending)
+            return False
+        return True
+
+    def _look_at_parked(self) -> None:
+        """What another process computed may be there; or it has died, and it is our turn."""
+        for name, (job, device) in list(self._parked.items()):
+            asked = self.settler.ask(job)
+            if isinstance(asked, str):
+                continue
+            del self._parked[name]
+            if isinstance(asked, Lease):
+                asked.release()  # it is asked for again when its turn comes
+            self.scheduler.give_back(Step(device, (name,)))
+            self._ready.add(name)
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        with resumed(self.collects):
+            try:
+                done = self.done.get(timeout=timeout)
+            except queue.Empty:
+                return
+        self._in_flight -= 1
+        if isinstance(done, BaseException):
+            raise done
+        worker = self.workers[done.work.device]
+        worker.waiting -= 1
+        self._take(done, worker)
+
+    def _take(self, done: Done, worker: Worker) -> None:
+        """Keep what came of a piece of work."""
+        stopped = None
+        for outcome in done.outcomes:
+            try:
+                self._keep(outcome)
+            except (Cancelled, GraphflowError) as error:
+                stopped = stopped or error
+        if worker.computer.released:
+            self.workload.forget(done.work.device, worker.computer.released)
+            worker.computer.released.clear()
+        if stopped is not None:
+            raise stopped
+
+    def _keep(self, outcome: Outcome) -> None:
+        job = outcome.job
+        pending = self._pending[job.name]
+        try:
+            held = self.settler.recover(partial(self.settler.done, outcome))
+        except GraphflowError as error:
+            self._failed(pending, error)
+            return
+        finally:
+            self._release(job)
+        self.workload.measured(outcome)
+        self._settled(pending, held)
+
+    def _release(self, job: Job) -> None:
+        self._leased.pop(job.name, None)
+        if job.lease is not None:
+            with suppress(StoreError):
+                job.lease.release()
+
+    def _settled(self, pending: Pending, held: int = 0) -> None:
+        """An instance has its outputs."""
+        self._over(pending, held)
+        self._continue_postponed(pending.node, pending.index)
+
+    def _over(self, pending: Pending, held: int = 0) -> None:
+        """An instance is done with, in one way or another."""
+        del self._pending[pending.name]
+        self._ready.discard(pending.name)
+        if pending.placed is not None and self._keys.get(pending.placed.key) == pending.name:
+            del self._keys[pending.placed.key]
+        self.values.drop(self.lifetimes.over(pending.places))
+        self.scheduler.finish(pending.name, held)
+
+    def _failed(self, pending: Pending, error: GraphflowError) -> None:
+        """Go on without it, if the user wants that.
+
+        Raises:
+            GraphflowError: the error itself.
+        """
+        if not self.settler.options.keep_going or isinstance(error, StoreError):
+            raise error
+        self.settler.fail(pending.name, pending.node, pending.index, str(error))
+        self._over(pending)
+        self._cut_off(pending.node, pending.index)
+
+    def _drain(self) -> None:
+        """The run ends early: what has been computed by now is kept all the same."""
+        self.keeper.around.stopping.set()
+        try:
+            while self._in_flight:
+                with suppress(Cancelled, GraphflowError):
+                    self._wait(None)
+        finally:
+            for job in list(self._leased.values()):
+                self._release(job)
+
+    def close(self) -> None:
+        """End the threads, let go of models and temporary files, and keep what was measured."""
+        for worker in self.workers.values():
+            worker.close()
+            worker.computer.close()
+        self.keeper.around.close()
+        self.workload.measures.save()

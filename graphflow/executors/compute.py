@@ -1,0 +1,278 @@
+"""Running nodes on a device: their models, batches, and what is done when memory runs out.
+
+Out of memory, in this order: free what is cached and move other models off the device; halve the batch; compute with
+the largest model group-offloaded; only then fail, with the figures.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
+from graphflow.events import Logged
+from graphflow.executors.job import Job, RunContext, Surroundings
+from graphflow.executors.peak import Peak
+from graphflow.models.weights import model_key
+from graphflow.node import BatchNode
+from graphflow.placing import NO_MODEL
+from graphflow.ports import Port
+from graphflow.units import size
+
+if TYPE_CHECKING:
+    from graphflow.models.pool import ModelPool
+    from graphflow.models.refs import ModelRef
+
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory", "can't allocate memory")
+
+
+@dataclass
+class Outcome:
+    """What came of a job: `out` as the node returned it, or `error`.
+
+    Attributes:
+        seconds: of the call, divided by the batch.
+        started: `time.perf_counter` then.
+        batch: how many elements were computed in one call.
+        peak: the memory that the call needed beside the weights, in bytes.
+    """
+
+    job: Job
+    out: Any = None
+    error: BaseException | None = None
+    seconds: float = 0.0
+    started: float = 0.0
+    batch: int = 1
+    peak: int | None = None
+
+
+@dataclass
+class Computer:
+    """Computes jobs on one device, one call after the other.
+
+    Attributes:
+        memory: budget of the device in bytes, for the figures of a failure.
+        released: models that were moved off the device to survive; whoever plans residency takes them from here.
+    """
+
+    device: str
+    around: Surroundings
+    memory: int | None = None
+    released: list[str] = field(default_factory=list)
+    _pool: ModelPool | None = None
+
+    @property
+    def torch_device(self) -> str:
+        """The device as torch names it: there is one CPU, however many workers."""
+        return "cpu" if self.device.startswith("cpu") else self.device
+
+    @property
+    def pool(self) -> ModelPool:
+        """Loaded models; made, and torch imported, when the first node needs one."""
+        if self._pool is None:
+            import torch
+
+            from graphflow.models.pool import ModelPool
+
+            self._pool = ModelPool(torch.device(self.torch_device), getattr(torch, self.around.dtype), self.around.emit)
+        return self._pool
+
+    def evict(self, models: Sequence[str]) -> None:
+        """Move models off the device."""
+        if models and self._pool is not None:
+            self._pool.release(models, keep_on_host=True)
+
+    def prefetch(self, ref: ModelRef) -> None:
+        """Bring a model into host memory in the background."""
+        self.pool.prefetch(ref)
+
+    def close(self) -> None:
+        """Let go of all models."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Compute jobs; those that are alike in one call. A job that fails does not stop the others."""
+        out: list[Outcome] = []
+        for group in _alike(jobs):
+            if self.around.stopping.is_set():
+                out += [Outcome(job, error=Cancelled()) for job in group]
+            else:
+                out += self._survive(group)
+        return out
+
+    def _survive(self, jobs: list[Job]) -> list[Outcome]:
+        rescue: Iterator[str] | None = None
+        while True:
+            outcomes = self._attempt(jobs)
+            message = _full_memory(outcomes[0].error)
+            if message is None:
+                if len(jobs) > 1 and outcomes[0].error is not None and not isinstance(outcomes[0].error, Cancelled):
+                    return [o for job in jobs for o in self._survive([job])]  # only what is at fault shall fail
+                return outcomes
+            outcomes[0].error = None  # its traceback holds the tensors
+            del outcomes
+            self._free()
+            rescue = rescue or self._rescue(jobs)
+            action = next(rescue, None)
+            if action is None and len(jobs) > 1:
+                half = (len(jobs) + 1) // 2
+                self._tell(jobs, f"out of memory with a batch of {len(jobs)}: going on with {half}")
+                return self._survive(jobs[:half]) + self._survive(jobs[half:])
+            action = action or self._offload(jobs)
+            if action is None:
+                error = OutOfMemoryError(self._figures(jobs[0], message))
+                return [Outcome(job, error=error) for job in jobs]
+            self._tell(jobs, f"out of memory: {action}, and again")
+
+    def _attempt(self, jobs: list[Job]) -> list[Outcome]:
+        """One call; the same error for all when it fails."""
+        started = time.perf_counter()
+        peak = Peak(self.device)
+        try:
+            values = [self._with_models(job) for job in jobs]
+            measured = bool(jobs[0].node.cls.model_ports())
+            before = None
+            if measured:
+                peak.reset()
+                before = peak.now()
+            started = time.perf_counter()
+            results = self._call(jobs, values)
+            seconds = (time.perf_counter() - started) / len(jobs)
+            highest = peak.read() if measured else None
+            needed = None if highest is None or before is None else max(0, highest - before)
+        except (Exception, Cancelled) as error:
+            seconds = (time.perf_counter() - started) / len(jobs)
+            return [Outcome(job, None, error, seconds, started, len(jobs)) for job in jobs]
+        return [Outcome(j, o, None, seconds, started, len(jobs), needed) for j, o in zip(jobs, results, strict=True)]
+
+    def _call(self, jobs: list[Job], values: list[dict[str, Any]]) -> Sequence[Any]:
+        node, context = jobs[0].placed.node, RunContext(self.around, self.torch_device, jobs)
+        inputs = [type(node).In(**found) for found in values]
+        if len(jobs) == 1:
+            return [node.run(inputs[0], context)]
+        assert isinstance(node, BatchNode)
+        found = node.run_many(inputs, context)
+        if len(found) != len(jobs):
+            kind = type(node).kind
+            raise ContractError(jobs[0].name, kind, f"run_many gave {len(found)} results for {len(jobs)} inputs")
+        return found
+
+    def _with_models(self, job: Job) -> dict[str, Any]:
+        values = dict(job.values)
+        for name, ref in job.node.models.items():
+            if job.placed.models[name] != NO_MODEL:
+                values[name] = self.pool.get(ref)
+        for port in trained_ports(job):
+            assert port.role is not None
+            values[port.name] = self.pool.get_trained(values[port.name], port.role)
+        return values
+
+    def _rescue(self, jobs: list[Job]) -> Iterator[str]:
+        """What may be done for a whole batch, one after the other; each time a few words of what was done."""
+        if self._pool is None:
+            return
+        wanted = self._keys(jobs)
+        others = [key for key in self._pool.resident if key not in wanted]
+        if others:
+            freed = self._pool.release(others, keep_on_host=True)
+            self.released += others
+            self._free()
+            yield f"{len(others)} model(s) moved off {self.device} ({size(freed)})"
+
+    def _offload(self, jobs: list[Job]) -> str | None:
+        if self._pool is None:
+            return None
+        sizes = self._pool.resident
+        for key in sorted(self._keys(jobs), key=lambda k: -sizes.get(k, 0)):
+            if self._pool.offload(key):
+                return f"the largest model ({size(sizes.get(key, 0))}) stays in host memory, layer by layer"
+        return None
+
+    def _keys(self, jobs: Sequence[Job]) -> set[str]:
+        keys = {model_key(ref) for job in jobs for port, ref in job.node.models.items() if port in job.placed.models}
+        for job in jobs:
+            for port in trained_ports(job):
+                assert port.role is not None
+                keys.add(self.pool.key_of_trained(job.values[port.name], port.role))
+        return keys
+
+    def _free(self) -> None:
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _tell(self, jobs: Sequence[Job], message: str) -> None:
+        self.around.emit(Logged(node=jobs[0].name, message=message))
+
+    def _figures(self, job: Job, message: str) -> str:
+        lines = [f"it does not fit into the memory of {self.device} by itself"]
+        if self.memory is not None:
+            lines.append(f"budget {size(self.memory)}")
+        if self._pool is not None:
+            lines.append(f"weights there {size(self._pool.resident_bytes)}")
+        if (now := Peak(self.device).now()) is not None:
+            lines.append(f"in use now {size(now)}")
+        return f"{', '.join(lines)}: {message}"
+
+
+def trained_ports(job: Job) -> list[Port]:
+    """The ports that take a model from an edge."""
+    return [port for name, port in job.node.ports.items() if port.role is not None and name in job.values]
+
+
+def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that can be computed in one call: of one batch node, with equal parameters, models and shapes."""
+    groups: dict[Any, list[Job]] = {}
+    for job in jobs:
+        alone = not isinstance(job.placed.node, BatchNode) or len(jobs) == 1
+        mark = id(job) if alone else (job.node.cls.kind, repr(job.placed.node), _models(job), shapes_of(job.values))
+        groups.setdefault(mark, []).append(job)
+    return list(groups.values())
+
+
+def _models(job: Job) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(job.placed.models.items()))
+
+
+def shapes_of(values: Mapping[str, Any]) -> str:
+    """What decides how much memory a call needs: shapes of tensors, sizes of pictures, lengths of lists."""
+    return " ".join(f"{name}:{_shape(value)}" for name, value in sorted(values.items()))
+
+
+def _shape(value: Any) -> str:
+    if hasattr(value, "getbands"):
+        return f"{value.width}x{value.height}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return "x".join(map(str, value.shape))
+    if isinstance(value, Path):
+        return str(value)  # trained weights: the same folder is the same model
+    if isinstance(value, list | tuple):
+        kinds = sorted({_shape(part) for part in value})
+        return f"{len(value)}*[{','.join(kinds)}]"
+    if hasattr(value, "__dataclass_fields__"):
+        return shapes_of({n: getattr(value, n) for n in value.__dataclass_fields__})
+    if isinstance(value, Mapping):
+        return shapes_of({str(k): v for k, v in value.items()})
+    return type(value).__name__
+
+
+def _full_memory(error: BaseException | None) -> str | None:
+    """The first line of an error that says that memory ran out; None for others."""
+    if error is None or isinstance(error, GraphflowError):
+        cause = error.__cause__ if error is not None else None
+        return _full_memory(cause) if cause is not None else None
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return _line(error)
+    return _line(error) if isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY) else None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

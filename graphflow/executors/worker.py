@@ -1,0 +1,80 @@
+"""Threads that compute while the run's own thread looks up, fetches, checks and stores."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphflow.executors.compute import Computer, Outcome
+from graphflow.executors.job import Job
+
+
+@dataclass
+class Work:
+    """What a device is to do: first move models off, then compute.
+
+    Attributes:
+        device: its name; that of the workers of the CPU is ``host``.
+        jobs: may be none.
+        evict: keys of models.
+    """
+
+    device: str
+    jobs: Sequence[Job]
+    evict: tuple[str, ...] = ()
+
+
+@dataclass
+class Done:
+    """Work and what came of it."""
+
+    work: Work
+    outcomes: list[Outcome]
+
+
+class Worker:
+    """One thread that takes work in order. With `lock` held, somebody else may use the computer meanwhile."""
+
+    def __init__(self, computer: Computer, done: queue.SimpleQueue[Done | BaseException], name: str) -> None:
+        self.computer, self._done = computer, done
+        self.lock = threading.Lock()
+        self.waiting = 0  # pieces of work that are not done; the run's thread counts
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._name = name
+
+    def submit(self, work: Work) -> None:
+        """Take work; `Done` comes into the queue."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=f"graphflow {self._name}", daemon=True)
+            self._thread.start()
+        self.waiting += 1
+        self._queue.put(work)
+
+    def here(self, work: Work) -> Done:
+        """Do work in the calling thread."""
+        with self.lock:
+            return self._do(work)
+
+    def close(self) -> None:
+        """End the thread, once it has done what it is at."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            try:
+                with self.lock:
+                    done: Done | BaseException = self._do(work)
+            except BaseException as error:  # the run's thread raises it
+                done = error
+            self._done.put(done)
+            del work, done  # what a node returned is not held while the next one waits
+
+    def _do(self, work: Work) -> Done:
+        self.computer.evict(work.evict)
+        return Done(work, self.computer.run(work.jobs))

@@ -1,0 +1,135 @@
+"""Around a computation: fetch what an instance is fed; check, digest and store what it returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphflow.codecs import CODECS
+from graphflow.errors import ContractError, StoreError
+from graphflow.events import Event, Logged
+from graphflow.executors.job import Job, Surroundings
+from graphflow.graph import Place
+from graphflow.known import Known
+from graphflow.ports import Port, PortType
+from graphflow.store import Prepared, Result, Store, Stored, worth_storing
+from graphflow.values import Values
+
+
+@dataclass
+class Keeper:
+    """Fetches and keeps the values of a run.
+
+    Attributes:
+        graph_name: stands beside the results in the store.
+        always: outputs (node, port) that are stored whatever they cost: those of the graph.
+    """
+
+    graph_name: str
+    store: Store
+    values: Values
+    known: Known
+    around: Surroundings
+    emit: Callable[[Event], None]
+    always: frozenset[tuple[str, str]] = frozenset()
+    _store_warned: bool = False
+
+    def fetch(self, job: Job) -> None:
+        """Fetch what an instance is fed into `Job.values`.
+
+        Raises:
+            LostValueError: a value can't be read any more.
+        """
+        for port in job.node.edges:
+            if port in job.node.ports:
+                source = self.known.source(job.node, port, job.index)
+                job.values[port] = self.values.fetch_for(job.node.ports[port], source)
+
+    def keep(self, job: Job, out: Any, seconds: float) -> int:
+        """Check what a node returned, and store it in one transaction with the result.
+
+        Returns the bytes of the values that are held in memory, because the store does not have them.
+        """
+        cls, name = job.node.cls, job.name
+        if not isinstance(out, cls.Out):
+            raise ContractError(name, cls.kind, f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}")
+        prepared: dict[str, Prepared] = {}
+        try:
+            stored = {n: self._stage(job, port, out, seconds, prepared) for n, port in cls.outputs().items()}
+            entered = self._record(job, stored, seconds, prepared)
+        finally:
+            for value in prepared.values():
+                value.discard()
+        held = 0
+        for port, known in stored.items():
+            value = getattr(out, port)
+            in_store = entered and port in prepared
+            if in_store and known.codec in ("folder", "series"):
+                value = self.store.load(known)  # the node's own folder goes with the run
+            self.values.add(Place(job.node.name, port, job.index), value, known, in_store)
+            held += 0 if in_store else known.bytes
+        return held
+
+    def _stage(self, job: Job, port: Port, out: Any, seconds: float, prepared: dict[str, Prepared]) -> Stored:
+        """Check and digest an output, and write its files unless it is cheaper to compute it again."""
+        cls = job.node.cls
+        assert isinstance(port.type, PortType)
+        earlier = job.placed.result.outputs.get(port.name) if job.placed.result is not None else None
+        if earlier is not None and not earlier.kept and cls.deterministic and _same_length(earlier, out, port):
+            return earlier  # the digests are known: a data set of a thousand pictures need not be read for them
+        items = _checked(job.name, cls.kind, port, getattr(out, port.name))
+        value = items if port.is_list else next(iter(items))
+        if cls.cache == "never":
+            return self.store.describe(value, port.type.codec, port.is_list)
+        try:
+            found = self.store.prepare(value, port.type.codec, port.is_list)
+        except StoreError as error:
+            self.warn_store(error)
+            return self.store.describe(getattr(out, port.name), port.type.codec, port.is_list)
+        wanted = cls.cache == "always" or (job.node.name, port.name) in self.always
+        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds, port.type.codec):
+            found.discard()
+            return replace(found.stored, kept=False)
+        prepared[port.name] = found
+        return found.stored
+
+    def _record(self, job: Job, stored: dict[str, Stored], seconds: float, prepared: dict[str, Prepared]) -> bool:
+        """Enter a result with its values; False when the store can't be written."""
+        placed, cls = job.placed, job.node.cls
+        result = Result(
+            placed.key, cls.kind, self.graph_name, job.node.name, placed.parts, stored, seconds, time.time(),
+            placed.code,
+        )  # fmt: skip
+        try:
+            self.store.record(result, prepared.values())
+            if result.key in self.around.checkpoints:
+                self.store.drop_checkpoint(result.key)
+        except StoreError as error:
+            self.warn_store(error)
+            return False
+        return True
+
+    def warn_store(self, error: StoreError) -> None:
+        """The run goes on in memory when the store can't be written; the user is told once."""
+        if not self._store_warned:
+            self._store_warned = True
+            self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
+
+
+def _checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
+    """The value, or the elements of a list one after the other, each once it has passed the check."""
+    assert isinstance(port.type, PortType)
+    codec = CODECS[port.type.codec]
+    if port.is_list and (not isinstance(value, Sequence) or isinstance(value, str)):
+        raise ContractError(node, kind, f"output '{port.name}' is {type(value).__name__}, expected a list")
+    for item in value if port.is_list else (value,):
+        if problem := codec.check(item):
+            raise ContractError(node, kind, f"output '{port.name}' ({port.describe()}): {problem}")
+        yield item
+
+
+def _same_length(earlier: Stored, out: Any, port: Port) -> bool:
+    value = getattr(out, port.name)
+    return earlier.items is None or (isinstance(value, Sequence) and len(value) == len(earlier.items))
