@@ -6,8 +6,9 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,9 @@ from graphflow.errors import GraphflowError, Mark
 from graphflow.units import plural, size
 
 if TYPE_CHECKING:
+    from graphflow.models.hub import RemoteFile, Repository
     from graphflow.models.preset import Preset
+    from graphflow.models.refs import ModelRef
 
 State = Literal["good", "note", "todo", "bad"]
 INSTALL = "pip install 'graphflow-diffusion[diffusion]'"
@@ -38,14 +41,19 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def findings(folder: Path | None = None) -> Iterator[Finding]:
-    """Everything that is looked at; `folder` is the store's, or None for the default one."""
+def findings(folder: Path | None = None, online: bool = False) -> Iterator[Finding]:
+    """Everything that is looked at.
+
+    Args:
+        folder: the store's, or None for the default one.
+        online: ask the hub for the sizes of models that are missing.
+    """
     yield from _software()
     yield _cpu()
     yield from _gpus()
     yield _store(folder)
     yield _kinds()
-    yield from _presets()
+    yield from _presets(online)
 
 
 # --- software ---------------------------------------------------------------------------------------------------------
@@ -190,30 +198,63 @@ def _kinds() -> Finding:
     return Finding("todo", "kinds", f"{plural(count, 'kind')}; {told}", "repair or uninstall it", facts)
 
 
-def _presets() -> Iterator[Finding]:
+def _presets(online: bool) -> Iterator[Finding]:
     from graphflow.models.preset import load_preset, shipped_presets
 
     for name, file in shipped_presets().items():
-        yield _preset(name, file, load_preset(name, Mark("doctor"), Path()))
+        yield _preset(name, file, load_preset(name, Mark("doctor"), Path()), online)
 
 
-def _preset(name: str, file: Path, preset: Preset) -> Finding:
+def _preset(name: str, file: Path, preset: Preset, online: bool) -> Finding:
     from graphflow.models.files import missing
     from graphflow.models.weights import weight_bytes
 
-    absent = [role for role, ref in preset.models.items() if missing({role: ref})]
+    absent = {role: ref for role, ref in preset.models.items() if missing({role: ref})}
     sizes = {role: weight_bytes(ref, "float32") for role, ref in preset.models.items() if role not in absent}
-    total = sum(sizes.values())
-    facts = {"title": preset.title, "missing": absent, "bytes": sizes}
+    facts: dict[str, Any] = {"title": preset.title, "missing": list(absent), "bytes": sizes}
     if not absent:
-        largest = f", the largest {size(max(sizes.values()))}" if len(sizes) > 1 else ""
-        text = f"{plural(len(sizes), 'model')}, {size(total)} of weights in float32{largest}"
-        return Finding("good", f"models {name}", text, facts=facts)
+        return _complete(name, sizes, facts)
     text = f"no model is here: {preset.title}"
     if sizes:
         text = f"{len(absent)} of {len(preset.models)} models missing ({', '.join(absent)}): {preset.title}"
+    if online:
+        facts["download"], told = _download(absent.values())
+        text += f"; {told}"
     todo = f"graphflow models pull {name}"
-    if by_hand := [role for role in absent if not preset.models[role].hub]:
+    if by_hand := [role for role, ref in absent.items() if not ref.hub]:
         todo = f"{', '.join(by_hand)}: {file.name} says where to get what the hub does not have"
         todo += f"; graphflow models pull {name} gets the others" if len(by_hand) < len(absent) else ""
     return Finding("note", f"models {name}", text, todo, facts)
+
+
+def _complete(name: str, sizes: dict[str, int], facts: dict[str, Any]) -> Finding:
+    """A preset whose models are here; whether the largest one has room where runs are computed."""
+    device, largest = devices.resolve("auto"), max(sizes.values(), default=0)
+    room = devices.memory_of(device)
+    text = f"{plural(len(sizes), 'model')}, {size(sum(sizes.values()))} of weights in float32"
+    text += f", the largest {size(largest)}" if len(sizes) > 1 else ""
+    if room is not None and largest > room:
+        todo = f"the largest exceeds the memory of {device}, {size(room)}: --dtype bfloat16 takes half of it"
+        return Finding("todo", f"models {name}", text, todo, facts)
+    return Finding("good", f"models {name}", text, facts=facts)
+
+
+def _download(models: Iterable[ModelRef]) -> tuple[int | None, str]:
+    """Bytes that `models pull` would fetch, and that in words; None when the hub does not tell."""
+    from graphflow.models.hub import repositories
+
+    total = 0
+    try:
+        for repository in repositories(models):
+            commit, files = _listed(repository)
+            here = repository.folder / "snapshots" / commit
+            total += sum(file.size for file in files if not (here / file.name).exists())
+    except GraphflowError as error:
+        return None, f"the size is not known: {error}"
+    return total, f"{size(total)} to download"
+
+
+@lru_cache
+def _listed(repository: Repository) -> tuple[str, list[RemoteFile]]:
+    """What the hub lists, asked once: presets share repositories."""
+    return repository.files()

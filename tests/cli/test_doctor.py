@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 from fake_driver import GIB, FakeCuda, FakeManagement, install
+from hub_server import Hub, running_hub
 
 from graphflow import devices, driver, machine, registry
 from graphflow.cli import run as graphflow
@@ -177,6 +181,59 @@ def test_presets_tell_what_is_here_what_is_missing_and_how_to_get_it(tmp_path: P
         "instruct_denoiser: hive.yaml says where to get what the hub does not have; "
         "graphflow models pull hive gets the others"
     )
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with running_hub() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def preset_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let there be one shipped preset."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"graphflow-preset: 1\ntitle: Mine\nspace: mine\nmodels:\n{text}")
+    monkeypatch.setattr("graphflow.models.preset.shipped_presets", lambda: {"mine": file})
+
+
+def test_the_hub_tells_how_much_there_is_to_download(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved"
+    (saved / "vae").mkdir(parents=True)
+    (saved / "vae" / "config.json").write_bytes(b"{}" * 512)
+    (saved / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"0" * 4096)
+    (saved / "README.md").write_bytes(b"what nobody needs")
+    hub.add("owner/name", saved)
+    preset_of(tmp_path, monkeypatch, "  vae: {loader: diffusers.vae, hub: owner/name, revision: main, part: vae}\n")
+    assert graphflow(["doctor", "--online", "--json", "--store", str(tmp_path / "store")]) == 0
+    row = next(r for r in json.loads(capsys.readouterr().out)["checks"] if r["name"] == "models mine")
+    assert (row["found"], row["facts"]["download"]) == ("no model is here: Mine; 5.0 KiB to download", 5120)
+    hub.requests.clear()
+    assert "download" not in found(tmp_path / "store")["models mine"].facts
+    assert hub.requests == [], "nobody is asked without --online"
+
+
+def test_a_hub_that_does_not_answer_leaves_the_size_open(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset_of(tmp_path, monkeypatch, "  vae: {loader: diffusers.vae, hub: no/where, revision: main, part: vae}\n")
+    rows = {finding.name: finding for finding in findings(tmp_path / "store", online=True)}
+    assert rows["models mine"].facts["download"] is None
+    assert "the size is not known: no/where" in rows["models mine"].found
+
+
+def test_a_model_larger_than_the_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**20, 2**19))
+    row = found(tmp_path)["models pocket"]
+    assert row.state == "todo"
+    assert row.todo == "the largest exceeds the memory of cpu, 1.0 MiB: --dtype bfloat16 takes half of it"
 
 
 def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
