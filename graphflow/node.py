@@ -214,7 +214,14 @@ class Node(BaseModel):
 
 
 class BatchNode(Node):
-    """A node that can serve several elements of a `map` in one call; batch size never changes a result."""
+    """A node that can serve several elements of a `map` in one call; batch size never changes a result.
+
+    It defines `run_many`; `run` is a batch of one.
+    """
+
+    def run(self, x: Any, ctx: Context) -> Any:
+        """Compute the outputs of one element."""
+        return self.run_many([x], ctx)[0]
 
     @abstractmethod
     def run_many(self, xs: Sequence[Any], ctx: Context) -> list[Any]:

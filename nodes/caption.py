@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from graphflow.node import Context, Field, Node, Ports
+from collections.abc import Sequence
+
+from graphflow.node import BatchNode, Context, Field, Ports
 from graphflow.ports import Image, Model, Text
 
 
-class Caption(Node, kind="caption"):
+class Caption(BatchNode, kind="caption"):
     """Describe a picture in one sentence."""
 
     max_new_tokens: int = Field(30, ge=1, le=512, description="longest caption, in tokens")
@@ -20,7 +22,9 @@ class Caption(Node, kind="caption"):
     class Out(Ports):
         text: Text
 
-    def run(self, x: In, ctx: Context) -> Out:
-        text = x.model.caption(x.image, self.prompt, self.max_new_tokens, self.num_beams)
-        ctx.log("caption: %s", text)
-        return self.Out(text=text)
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        images = [x.image for x in xs]
+        texts = xs[0].model.captions(images, self.prompt, self.max_new_tokens, self.num_beams)
+        for text in texts:
+            ctx.log("caption: %s", text)
+        return [self.Out(text=text) for text in texts]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Ports
 from graphflow.ports import EditDirection, Embedding, Features, Latents, Model, TextCondPort
 
 if TYPE_CHECKING:
     import torch
 
 
-class DenoiseDDIM(Node, kind="denoise.ddim"):
+class DenoiseDDIM(BatchNode, kind="denoise.ddim"):
     """Deterministic DDIM sampling with classifier-free guidance."""
 
     num_inference_steps: int = Field(50, ge=1, le=1000, description="sampling steps; the same as in the inversion")
@@ -29,26 +30,30 @@ class DenoiseDDIM(Node, kind="denoise.ddim"):
     class Out(Ports):
         latents: Latents
 
-    def run(self, x: In, ctx: Context) -> Out:
-        import torch
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import given, in_groups
 
+        return in_groups(xs, given, lambda alike: self._sample(alike, ctx))
+
+    def _sample(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.ddim import ddim_sample
 
+        noise, counts, cond, negative = _stacked(xs, ctx)
         latents = ddim_sample(
-            x.model,
-            x.noise.to(ctx.device, torch.float32),
-            x.cond.embeds.to(ctx.device),
+            xs[0].model,
+            noise,
+            cond,
             self.num_inference_steps,
             guidance_scale=self.guidance_scale,
-            negative_BLD=None if x.negative is None else x.negative.embeds.to(ctx.device),
-            direction_LD=None if x.direction is None else x.direction.to(ctx.device),
+            negative_BLD=negative,
+            direction_BLD=_directions(xs, counts, ctx),
             steps=lambda timesteps: ctx.steps(timesteps, total=len(timesteps), label="sampling"),
             on_step=ctx.preview,
         )
-        return self.Out(latents=latents)
+        return [self.Out(latents=part) for part in latents.split(counts)]
 
 
-class DenoisePix2PixZero(Node, kind="denoise.pix2pix_zero"):
+class DenoisePix2PixZero(BatchNode, kind="denoise.pix2pix_zero"):
     """pix2pix-zero: sampling along an edit direction while cross-attention keeps to the source's maps."""
 
     num_inference_steps: int = Field(50, ge=1, le=1000, description="sampling steps; the same as in the inversion")
@@ -67,27 +72,31 @@ class DenoisePix2PixZero(Node, kind="denoise.pix2pix_zero"):
     class Out(Ports):
         latents: Latents
 
-    def run(self, x: In, ctx: Context) -> Out:
-        import torch
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import given, in_groups
 
+        return in_groups(xs, given, lambda alike: self._edit(alike, ctx))
+
+    def _edit(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample
 
+        noise, counts, cond, negative = _stacked(xs, ctx)
         latents = pix2pix_zero_sample(
-            x.model,
-            x.noise.to(ctx.device, torch.float32),
-            x.cond.embeds.to(ctx.device),
-            x.direction.to(ctx.device),
+            xs[0].model,
+            noise,
+            cond,
+            _directions(xs, counts, ctx),
             self.num_inference_steps,
             guidance_scale=self.guidance_scale,
             cross_attention_guidance=self.cross_attention_guidance,
-            negative_BLD=None if x.negative is None else x.negative.embeds.to(ctx.device),
+            negative_BLD=negative,
             steps=lambda timesteps: ctx.steps(timesteps, total=len(timesteps), label="editing"),
             on_step=ctx.preview,
         )
-        return self.Out(latents=latents)
+        return [self.Out(latents=part) for part in latents.split(counts)]
 
 
-class DenoiseInjected(Node, kind="denoise.injected"):
+class DenoiseInjected(BatchNode, kind="denoise.injected"):
     """Plug-and-Play: sampling from a picture's own noise while the first steps keep to its features."""
 
     guidance_scale: float = Field(
@@ -114,11 +123,14 @@ class DenoiseInjected(Node, kind="denoise.injected"):
     class Out(Ports):
         latents: Latents
 
-    def run(self, x: In, ctx: Context) -> Out:
-        return self.Out(latents=_injected(self, x, ctx, None))
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import in_groups
+
+        run = lambda alike: _injected(self, alike, ctx, None)  # noqa: E731
+        return [self.Out(latents=latents) for latents in in_groups(xs, _kept_alike, run)]
 
 
-class DenoiseReEdit(Node, kind="denoise.reedit"):
+class DenoiseReEdit(BatchNode, kind="denoise.reedit"):
     """ReEdit: sampling under a text and an image prompt while the first steps keep to a picture's features."""
 
     guidance_scale: float = Field(
@@ -141,24 +153,62 @@ class DenoiseReEdit(Node, kind="denoise.reedit"):
     class Out(Ports):
         latents: Latents
 
-    def run(self, x: In, ctx: Context) -> Out:
-        from graphflow.nodes.lib.ip_adapter import ImagePrompt
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import in_groups
 
-        if self.prompts == "image" and x.negative is None:
+        if self.prompts == "image" and any(x.negative is None for x in xs):
             raise ValueError("prompts=image needs the port negative, whose text stands beside the image")
-        prompt = ImagePrompt(x.ip_adapter, x.image_prompt.to(ctx.device), self.image_scale)
-        return self.Out(latents=_injected(self, x, ctx, None if self.prompts == "text" else prompt))
+        image_scale = None if self.prompts == "text" else self.image_scale
+        run = lambda alike: _injected(self, alike, ctx, image_scale)  # noqa: E731
+        return [self.Out(latents=latents) for latents in in_groups(xs, _kept_alike, run)]
 
 
-def _injected(node: Any, x: Any, ctx: Context, image: Any) -> torch.Tensor:
+def _stacked(xs: Sequence[Any], ctx: Context) -> tuple[torch.Tensor, list[int], Any, Any]:
+    """Noise in float32 of all elements, how many rows each has, and what conditions them."""
+    import torch
+
+    from graphflow.nodes.lib.batches import stacked
+
+    counts = [len(x.noise) for x in xs]
+    noise = torch.cat([x.noise for x in xs]).to(ctx.device, torch.float32)
+    cond = stacked([x.cond.embeds for x in xs], counts, ctx.device)
+    return noise, counts, cond, stacked([_embeds(x, "negative") for x in xs], counts, ctx.device)
+
+
+def _directions(xs: Sequence[Any], counts: Sequence[int], ctx: Context) -> Any:
+    from graphflow.nodes.lib.batches import stacked
+
+    return stacked([None if x.direction is None else x.direction[None] for x in xs], counts, ctx.device)
+
+
+def _embeds(x: Any, name: str) -> torch.Tensor | None:
+    cond = getattr(x, name, None)
+    return None if cond is None else cond.embeds
+
+
+def _kept_alike(x: Any) -> Any:
+    """What elements have in common whose edits run side by side: where and when they keep to their sources."""
+    from graphflow.codecs import canonical_json
+    from graphflow.nodes.lib.batches import given
+
+    return canonical_json(x.features.notes), given(x)
+
+
+def _injected(node: Any, xs: Sequence[Any], ctx: Context, image_scale: float | None) -> list[torch.Tensor]:
+    from graphflow.nodes.lib.batches import stacked
     from graphflow.nodes.lib.injection import Injection
-    from graphflow.nodes.lib.plug_and_play import Prompts, injected_sample
+    from graphflow.nodes.lib.ip_adapter import ImagePrompt
+    from graphflow.nodes.lib.plug_and_play import Prompts, Together, injected_sample
+
+    notes, source = xs[0].features.notes, Together([x.features for x in xs])
 
     def embeds(name: str) -> Any:
-        cond = getattr(x, name, None)
-        return None if cond is None else cond.embeds.to(ctx.device)
+        return stacked([_embeds(x, name) for x in xs], source.counts, ctx.device)
 
-    notes = x.features.notes
+    image = None
+    if image_scale is not None:
+        pictures = stacked([x.image_prompt for x in xs], source.counts, ctx.device)
+        image = ImagePrompt(xs[0].ip_adapter, pictures, image_scale)
     prompts = Prompts(
         embeds("negative" if getattr(node, "prompts", "both") == "image" else "cond"),
         embeds("negative"),
@@ -168,13 +218,15 @@ def _injected(node: Any, x: Any, ctx: Context, image: Any) -> torch.Tensor:
         getattr(node, "negative_prompt_schedule", "constant"),
         image,
     )
-    return injected_sample(
-        x.model,
-        x.features,
+    conds = [x.features.shared["cond"] for x in xs] if notes["storage"] == "lockstep" else None
+    latents = injected_sample(
+        xs[0].model,
+        source,
         Injection(notes["injection"]),
         prompts,
         notes["num_inference_steps"],
-        source_BLD=x.features.shared["cond"].to(ctx.device) if notes["storage"] == "lockstep" else None,
+        source_BLD=None if conds is None else stacked(conds, source.counts, ctx.device),
         steps=lambda timesteps: ctx.steps(timesteps, total=len(timesteps), label="editing"),
         on_step=ctx.preview,
     )
+    return list(latents.split(source.counts))

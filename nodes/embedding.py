@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from graphflow.node import Context, Field, Node, Ports
+from collections.abc import Sequence
+
+from graphflow.node import BatchNode, Context, Field, Node, Ports
 from graphflow.ports import Embedding, Image, Model
 
 
-class EmbedImage(Node, kind="embedding.image"):
+class EmbedImage(BatchNode, kind="embedding.image"):
     """The embedding of a picture, projected and not normalised, as IP-Adapter reads it."""
 
     class In(Ports):
@@ -16,8 +18,9 @@ class EmbedImage(Node, kind="embedding.image"):
     class Out(Ports):
         embedding: Embedding
 
-    def run(self, x: In, ctx: Context) -> Out:
-        return self.Out(embedding=x.model.image([x.image]))
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        embeddings = xs[0].model.image([x.image for x in xs])
+        return [self.Out(embedding=embedding) for embedding in embeddings.split(1)]
 
 
 class Exemplar(Node, kind="embedding.exemplar"):

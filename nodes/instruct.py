@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Node, Ports
 from graphflow.ports import Image, Latents, Mask, Model, Text, TextCond, TextCondPort
 
 
@@ -51,7 +52,7 @@ class Prepare(Node, kind="instruct.prepare"):
         return self.Out(image=fit_for_edit(x.image, self.resolution or x.model.native_size, 8 * x.model.factor))
 
 
-class Denoise(Node, kind="instruct.denoise"):
+class Denoise(BatchNode, kind="instruct.denoise"):
     """Edit a picture as an instruction says (Brooks et al. 2023): two guidances, one by the text, one by the picture.
 
     A seed gives the picture that diffusers' pipeline gives for it. A model that reads a mask, as UltraEdit, edits
@@ -77,25 +78,42 @@ class Denoise(Node, kind="instruct.denoise"):
     class Out(Ports):
         latents: Latents
 
-    def run(self, x: In, ctx: Context) -> Out:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import in_groups
+
+        def alike(x: Denoise.In) -> tuple[object, ...]:
+            return x.image.size, x.mask is None, x.cond.pooled is None, x.negative.pooled is None
+
+        return in_groups(xs, alike, lambda group: self._edit(group, ctx))
+
+    def _edit(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        import torch
+
+        from graphflow.nodes.lib.batches import stacked
         from graphflow.nodes.lib.instruct_pix2pix import instruct_sample
 
-        texts = (x.cond, x.negative)
-        pooled = [text.pooled.to(ctx.device) for text in texts if text.pooled is not None]
+        model, ones = xs[0].model, [1] * len(xs)
+        embeds = [stacked([text.embeds for text in texts], ones, ctx.device) for texts in _texts(xs)]
+        pooled = [stacked([text.pooled for text in texts], ones, ctx.device) for texts in _texts(xs)]
         latents = instruct_sample(
-            x.model,
-            x.model.condition(x.vae, x.image, x.mask).to(ctx.device),
-            *(text.embeds.to(ctx.device) for text in texts),
-            ctx.rng(self.seed),
+            model,
+            torch.cat([model.condition(x.vae, x.image, x.mask) for x in xs]).to(ctx.device),
+            *embeds,
+            [ctx.rng(self.seed) for _ in xs],  # each picture draws what it would draw alone
             self.num_inference_steps,
-            pooled=(pooled[0], pooled[1]) if len(pooled) == 2 else None,
+            pooled=None if None in pooled else tuple(pooled),
             guidance_scale=self.guidance_scale,
             image_guidance_scale=self.image_guidance_scale,
             sampler=self.sampler,
             steps=lambda numbers: ctx.steps(numbers, total=len(numbers), label="editing"),
             on_step=ctx.preview,
         )
-        return self.Out(latents=latents)
+        return [self.Out(latents=part) for part in latents.split(1)]
+
+
+def _texts(xs: Sequence[Denoise.In]) -> tuple[list[TextCond], list[TextCond]]:
+    """The instructions, and what stands for none."""
+    return [x.cond for x in xs], [x.negative for x in xs]
 
 
 class Hybrid(Node, kind="instruct.hybrid"):

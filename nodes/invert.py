@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Ports
 from graphflow.ports import Latents, Model, TextCondPort, Trajectory, TrajectoryPort
 
 
-class InvertDDIM(Node, kind="invert.ddim"):
+class InvertDDIM(BatchNode, kind="invert.ddim"):
     """DDIM inversion, optionally with the noise regularisation of pix2pix-zero."""
 
     num_inference_steps: int = Field(50, ge=1, le=1000, description="sampling steps; sample with the same number")
@@ -35,13 +36,21 @@ class InvertDDIM(Node, kind="invert.ddim"):
         noise: Latents
         trajectory: TrajectoryPort
 
-    def run(self, x: In, ctx: Context) -> Out:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        from graphflow.nodes.lib.batches import given, in_groups
+
+        return in_groups(xs, given, lambda alike: self._invert(alike, ctx))
+
+    def _invert(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         import torch
 
+        from graphflow.nodes.lib.batches import stacked
         from graphflow.nodes.lib.ddim import ddim_inversion
         from graphflow.nodes.lib.pix2pix_zero import regularise_noise
 
-        generator = ctx.rng(self.seed)
+        generator = ctx.rng(self.seed)  # each picture gets the shifts that it would get alone
+        counts = [len(x.latents) for x in xs]
+        negatives = [None if x.negative is None else x.negative.embeds for x in xs]
 
         def regularise(eta_BChw: torch.Tensor) -> torch.Tensor:
             return regularise_noise(
@@ -55,15 +64,16 @@ class InvertDDIM(Node, kind="invert.ddim"):
 
         # Latents stay in float32 between steps whatever the model computes in: rounding would add up over an inversion.
         timesteps, trajectory = ddim_inversion(
-            x.model,
-            x.latents.to(ctx.device, torch.float32),
-            x.cond.embeds.to(ctx.device),
+            xs[0].model,
+            torch.cat([x.latents for x in xs]).to(ctx.device, torch.float32),
+            stacked([x.cond.embeds for x in xs], counts, ctx.device),
             self.num_inference_steps,
             convention=self.convention,
             guidance_scale=self.guidance_scale,
-            negative_BLD=None if x.negative is None else x.negative.embeds.to(ctx.device),
+            negative_BLD=stacked(negatives, counts, ctx.device),
             regularise=regularise if self.regularise else None,
             steps=lambda timesteps: ctx.steps(timesteps, total=len(timesteps), label="inversion"),
             on_step=ctx.preview,
         )
-        return self.Out(noise=trajectory[-1], trajectory=Trajectory(timesteps, trajectory))
+        parts = [part.contiguous() for part in trajectory.split(counts, dim=1)]
+        return [self.Out(noise=part[-1], trajectory=Trajectory(timesteps, part)) for part in parts]

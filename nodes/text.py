@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from graphflow.node import Context, Node, Ports
+from graphflow.node import BatchNode, Context, Node, Ports
 from graphflow.ports import EditDirection, Model, Text, TextCond, TextCondPort
 
 
-class Encode(Node, kind="text.encode"):
+class Encode(BatchNode, kind="text.encode"):
     """Encode a prompt; the empty prompt gives the unconditional embedding."""
 
     class In(Ports):
@@ -18,9 +19,12 @@ class Encode(Node, kind="text.encode"):
     class Out(Ports):
         cond: TextCondPort
 
-    def run(self, x: In, ctx: Context) -> Out:
-        _warn_of_cut(x.model, [x.text], ctx)
-        return self.Out(cond=TextCond(*x.model.conditioning([x.text])))
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
+        model, texts = xs[0].model, [x.text for x in xs]
+        _warn_of_cut(model, texts, ctx)
+        embeds, pooled = model.conditioning(texts)  # every text is padded to the encoder's whole context
+        pooleds = [None] * len(xs) if pooled is None else pooled.split(1)
+        return [self.Out(cond=TextCond(*both)) for both in zip(embeds.split(1), pooleds, strict=True)]
 
 
 class Direction(Node, kind="text.direction"):

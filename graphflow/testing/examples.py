@@ -11,7 +11,7 @@ from pathlib import Path
 
 from graphflow.codecs import canonical_json, digest_json
 from graphflow.node import BatchNode, Context, Node, Ports
-from graphflow.testing.values import digests, wrong_value
+from graphflow.testing.values import close, digests, wrong_value
 
 
 def example_problems(cls: type[Node]) -> list[str]:
@@ -75,16 +75,24 @@ def _batches(examples: Sequence[tuple[Node, Ports]]) -> list[str]:
     for batch in batches.values():
         node = batch[0][0]
         assert isinstance(node, BatchNode)
-        xs = [inputs for _, inputs in batch] * (2 if len(batch) == 1 else 1)
-        ports = type(node).outputs()
-        with tempfile.TemporaryDirectory() as folder:
-            ctx = Context(out=Path(folder))
-            many = [digests(ports, o) for o in node.run_many(xs, ctx)]
-            single = [digests(ports, node.run(x, ctx)) for x in xs]
-        if many != single:
-            found = f"run_many gives {len(many)} results" if len(many) != len(xs) else "run_many gives other results"
-            out.append(f"{found} for {len(xs)} inputs than run, one by one")
+        out += batch_problems(node, [inputs for _, inputs in batch] * (2 if len(batch) == 1 else 1))
     return out
+
+
+def batch_problems(node: BatchNode, xs: Sequence[Ports]) -> list[str]:
+    """Where `run_many` gives something else than `run` does for each element, beyond rounding (see `values.close`)."""
+    ports = type(node).outputs()
+    with tempfile.TemporaryDirectory() as folder:
+        ctx = Context(out=Path(folder))
+        many, single = node.run_many(xs, ctx), [node.run(x, ctx) for x in xs]
+        if len(many) != len(xs):
+            return [f"run_many gives {len(many)} results for {len(xs)} inputs"]
+        return [
+            f"run_many gives other results for {len(xs)} inputs than run, one by one: '{name}' of input {number}"
+            for number, (a, b) in enumerate(zip(many, single, strict=True), 1)
+            for name, port in ports.items()
+            if not close(port, getattr(a, name), getattr(b, name))
+        ]
 
 
 def _stir(seed: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from graphflow.codecs import CODECS
 from graphflow.ports import Port, Ports, PortType
+
+CLOSE = 1e-5
+"""How far a batch may be from its elements alone, as a part of the largest value: kernels add up in other orders."""
 
 _PLAIN: dict[str, tuple[type, ...]] = {"Text": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
@@ -41,3 +45,52 @@ def digests(ports: dict[str, Port], values: Ports) -> dict[str, str]:
             codec = CODECS[port.type.codec]
             out[name] = " ".join(codec.digest(item) for item in (value if port.is_list else [value]))
     return out
+
+
+def close(port: Port, a: Any, b: Any) -> bool:
+    """Whether two values of a port differ by rounding at most: numbers by `CLOSE`, pixels by one level."""
+    assert isinstance(port.type, PortType)
+    if port.is_list:
+        return len(a) == len(b) and all(_close(port.type.codec, *pair) for pair in zip(a, b, strict=True))
+    return _close(port.type.codec, a, b)
+
+
+def _close(codec: str, a: Any, b: Any) -> bool:
+    if codec == "json":
+        return _json_close(a, b)
+    if codec == "tensor":
+        return _tensors_close(a, b)
+    if codec == "text_cond":
+        pooled = (a.pooled is None and b.pooled is None) or _tensors_close(a.pooled, b.pooled)
+        return _tensors_close(a.embeds, b.embeds) and pooled
+    if codec == "trajectory":
+        return list(a.timesteps) == list(b.timesteps) and _tensors_close(a.latents, b.latents)
+    if codec == "image":
+        return (a.mode, a.size) == (b.mode, b.size) and _largest_difference(a, b) <= 1
+    return CODECS[codec].digest(a) == CODECS[codec].digest(b)
+
+
+def _tensors_close(a: Any, b: Any) -> bool:
+    if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.numel() == 0:
+        return True
+    largest = float(b.abs().max().clamp(min=1)) if b.is_floating_point() else 1.0
+    return float((a - b).abs().max()) <= CLOSE * largest
+
+
+def _json_close(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_json_close(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_json_close(*pair) for pair in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=CLOSE, abs_tol=CLOSE)
+    return bool(a == b)
+
+
+def _largest_difference(a: Any, b: Any) -> int:
+    from PIL import ImageChops
+
+    extrema = ImageChops.difference(a, b).getextrema()
+    return max(high for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))

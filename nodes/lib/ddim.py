@@ -36,7 +36,7 @@ def ddim_step(z_BChw: Tensor, eps_BChw: Tensor, alpha_from: Tensor, alpha_to: Te
 
 
 def guidance_rows(
-    batch: int, cond_BLD: Tensor, negative_BLD: Tensor | None = None, direction_LD: Tensor | None = None
+    batch: int, cond_BLD: Tensor, negative_BLD: Tensor | None = None, direction_BLD: Tensor | None = None
 ) -> Tensor:
     """Text conditioning of one network call, (G, L, D): the conditional rows, after the negative ones if given.
 
@@ -44,13 +44,14 @@ def guidance_rows(
         batch: number of latents, B; a conditioning of one row serves them all.
         cond_BLD: conditioning, of B rows or one.
         negative_BLD: negative prompt, of B rows or one; None for a call without guidance.
-        direction_LD: edit direction that is added to the conditional rows only (pix2pix-zero, section 3.1).
+        direction_BLD: edit direction that is added to the conditional rows only, for each latent or (L, D) for all
+            (pix2pix-zero, section 3.1).
 
     Raises:
         ValueError: the number of rows is neither 1 nor B.
     """
-    if direction_LD is not None:
-        cond_BLD = cond_BLD + direction_LD
+    if direction_BLD is not None:
+        cond_BLD = cond_BLD + direction_BLD
     blocks = [cond_BLD] if negative_BLD is None else [negative_BLD, cond_BLD]
     for block in blocks:
         if len(block) not in (1, batch):
@@ -164,7 +165,7 @@ def ddim_sample(
     *,
     guidance_scale: float = 1.0,
     negative_BLD: Tensor | None = None,
-    direction_LD: Tensor | None = None,
+    direction_BLD: Tensor | None = None,
     steps: Steps = iter,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -177,7 +178,7 @@ def ddim_sample(
         num_inference_steps: N.
         guidance_scale: s; 1 for a single row a latent.
         negative_BLD: negative prompt; needed unless s = 1.
-        direction_LD: edit direction, added to the conditional rows.
+        direction_BLD: see `guidance_rows`.
         steps: see `Steps`.
         on_step: see `OnStep`.
 
@@ -187,7 +188,7 @@ def ddim_sample(
     if guidance_scale != 1 and negative_BLD is None:
         raise ValueError(f"sampling with guidance_scale={guidance_scale} needs a negative prompt")
     embeds_GLD = guidance_rows(
-        len(noise_BChw), cond_BLD, negative_BLD if guidance_scale != 1 else None, direction_LD=direction_LD
+        len(noise_BChw), cond_BLD, negative_BLD if guidance_scale != 1 else None, direction_BLD=direction_BLD
     ).to(denoiser.dtype)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)

@@ -197,7 +197,7 @@ def pix2pix_zero_sample(
     denoiser: Denoiser,
     noise_BChw: Tensor,
     cond_BLD: Tensor,
-    direction_LD: Tensor,
+    direction_BLD: Tensor,
     num_inference_steps: int = 50,
     *,
     guidance_scale: float = 5.0,
@@ -221,7 +221,7 @@ def pix2pix_zero_sample(
         denoiser: the model.
         noise_BChw: inverted noise of the source, from `ddim_inversion`.
         cond_BLD: conditioning of the source caption, of B rows or one.
-        direction_LD: from `edit_direction`.
+        direction_BLD: from `edit_direction`, one for each latent or (L, D) for all.
         num_inference_steps: N, as in the inversion.
         guidance_scale: s of classifier-free guidance.
         cross_attention_guidance: λ_xa; 0 gives plain sampling along the direction.
@@ -235,7 +235,7 @@ def pix2pix_zero_sample(
     batch = len(noise_BChw)
     embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD).to(denoiser.dtype)
     negative_edit_BLD = cond_BLD if negative_BLD is None else negative_BLD
-    embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_edit_BLD, direction_LD).to(denoiser.dtype)
+    embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_edit_BLD, direction_BLD).to(denoiser.dtype)
     taps = Taps(denoiser.unet)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)

@@ -35,6 +35,32 @@ LATENTS = "latents"
 Source = Mapping[int, Mapping[str, Tensor]]
 """Timestep → the source's `LATENTS` there and, where they were captured, the tensors of each place."""
 
+
+class Together(Mapping[int, Mapping[str, Tensor]]):
+    """The sources of several pictures as one, their rows one after the other.
+
+    Attributes:
+        counts: how many rows each has.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Look at the first timestep of each; the timesteps and places are those of the first."""
+        self._sources = sources
+        self.counts = [len(source[next(iter(source))][LATENTS]) for source in sources]
+
+    def __getitem__(self, timestep: int) -> dict[str, Tensor]:
+        each = [source[timestep] for source in self._sources]
+        if len(each) == 1:
+            return dict(each[0])
+        return {name: torch.cat([tensors[name] for tensors in each]) for name in each[0]}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sources[0])
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+
 Schedule = Literal["constant", "linear", "exp"]
 
 

@@ -5,6 +5,7 @@ Shapes: B batch, C latent channels, H W picture height and width in pixels, h w 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,20 +65,21 @@ class VAE:
         self._mean = torch.tensor(mean or shift or 0.0).float().reshape(1, -1, 1, 1)
         self._std = torch.tensor(config.get("latents_std") or 1.0).float().reshape(1, -1, 1, 1)
 
-    def encode(self, pixels_B3HW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, pixels_B3HW: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Scaled latents, (B, C, h, w), float32.
 
         Args:
             pixels_B3HW: pixels in [-1, 1].
-            generator: a CPU generator to sample the posterior with; None takes its mode.
+            generators: a CPU generator for each picture to sample the posterior with; None takes its mode.
 
         Raises:
             ValueError: a side is no multiple of `factor`, so that decoding would return another size.
         """
         posterior = self._posterior(pixels_B3HW)
         z_BChw = posterior.mean.float()
-        if generator is not None:
-            noise_BChw = torch.randn(z_BChw.shape, generator=generator).to(z_BChw.device)
+        if generators is not None:
+            draws = [torch.randn(1, *z_BChw.shape[1:], generator=generator) for generator in generators]
+            noise_BChw = torch.cat(draws).to(z_BChw.device)
             z_BChw = z_BChw + posterior.std.float() * noise_BChw
         mean, std = self._mean.to(z_BChw.device), self._std.to(z_BChw.device)
         return (z_BChw - mean) * self._scaling / std

@@ -34,7 +34,7 @@ def test_ddim_passes_every_port_on(denoiser):
         3,
         guidance_scale=4.0,
         negative_BLD=NEGATIVE.embeds,
-        direction_LD=DIRECTION,
+        direction_BLD=DIRECTION,
     )
     assert torch.equal(out.latents, expected)
     assert watcher.loops == [(3, "sampling")]

@@ -122,12 +122,12 @@ def test_a_direction_needs_captions_on_both_sides(encoder):
 def test_caption_passes_its_parameters_on():
     seen = {}
 
-    def caption(image, prompt, max_new_tokens, num_beams):
+    def captions(images, prompt, max_new_tokens, num_beams):
         seen.update(prompt=prompt, max_new_tokens=max_new_tokens, num_beams=num_beams)
-        return "a photo of a cat"
+        return ["a photo of a cat"]
 
     node = Caption(prompt="a photo of", max_new_tokens=7, num_beams=2)
-    out = node.run(Caption.In(image=PICTURE, model=SimpleNamespace(caption=caption)), Context())
+    out = node.run(Caption.In(image=PICTURE, model=SimpleNamespace(captions=captions)), Context())
     assert out.text == "a photo of a cat"
     assert seen == {"prompt": "a photo of", "max_new_tokens": 7, "num_beams": 2}
 

@@ -136,7 +136,7 @@ def test_v_prediction_samples_as_diffusers_does(denoiser):
 def test_the_direction_moves_only_the_conditional_half(denoiser):
     direction = random_tensor(TOKENS, WIDTH, seed=3)
     ours = ddim_sample(
-        denoiser, latents(), embeds(), 3, guidance_scale=5.0, negative_BLD=embeds(), direction_LD=direction
+        denoiser, latents(), embeds(), 3, guidance_scale=5.0, negative_BLD=embeds(), direction_BLD=direction
     )
     expected = sample_with_diffusers(denoiser, latents(), embeds() + direction, embeds(), 3, 5.0)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)

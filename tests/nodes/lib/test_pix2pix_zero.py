@@ -300,7 +300,7 @@ def test_without_attention_guidance_it_is_plain_sampling(denoiser):
         4,
         guidance_scale=5.0,
         negative_BLD=embeds(seed=2),
-        direction_LD=direction(),
+        direction_BLD=direction(),
     )
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 

@@ -114,7 +114,7 @@ def injected(denoiser: Denoiser, lockstep: bool, image: bool, steps: int) -> Non
 
 LOOPS: dict[str, Callable[..., object]] = {
     "sampling": lambda d, n: ddim_sample(d, Z, TEXT, n, guidance_scale=7.5, negative_BLD=TEXT),
-    "sampling along a direction": lambda d, n: ddim_sample(d, Z, TEXT, n, direction_LD=TEXT[0]),
+    "sampling along a direction": lambda d, n: ddim_sample(d, Z, TEXT, n, direction_BLD=TEXT[0]),
     "inversion": lambda d, n: ddim_inversion(d, Z, TEXT, n, guidance_scale=2.0, negative_BLD=TEXT),
     "pix2pix-zero": lambda d, n: pix2pix_zero_sample(d, Z, TEXT, TEXT[0], n),
     "pix2pix-zero with a negative prompt": lambda d, n: pix2pix_zero_sample(d, Z, TEXT, TEXT[0], n, negative_BLD=TEXT),

@@ -55,7 +55,7 @@ def test_a_sample_is_drawn_with_the_generator():
     with torch.no_grad():
         posterior = model.encode(pixels).latent_dist
     expected = posterior.sample(torch.Generator().manual_seed(3)) * model.config.scaling_factor
-    assert torch.equal(vae.encode(pixels, torch.Generator().manual_seed(3)), expected)
+    assert torch.equal(vae.encode(pixels, [torch.Generator().manual_seed(3)]), expected)
     assert not torch.equal(vae.encode(pixels), expected)
 
 
