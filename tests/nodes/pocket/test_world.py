@@ -13,6 +13,7 @@ from graphflow.nodes.pocket.captions import Description, Thing, any_wording, cap
 from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128, Vocabulary
 from graphflow.nodes.pocket.edits import EDITS, edit_mask, sample_edit
 from graphflow.nodes.pocket.examples import EXAMPLES
+from graphflow.nodes.pocket.prompt_sheet import PROMPTS
 from graphflow.nodes.pocket.world import Split, held_out, object_mask, render, sample_scene
 
 CROWNED = Thing("rabbit", None, "crown")
@@ -125,3 +126,15 @@ def test_the_example_pictures_are_the_scenes_of_their_names() -> None:
         stored = Image.open(folder / f"{name}.png").convert("RGB")
         assert stored.tobytes() == render(example.scene, 64).tobytes(), name
         assert example.scene.instance not in Split.TRAIN.value
+
+
+@VOCABULARIES
+def test_the_page_of_prompts_shows_everything_there_is(words: Vocabulary) -> None:
+    said = [read(prompt) for prompt in PROMPTS[words.size]]
+    assert all(said)
+    assert len(said) == 48
+    shown = [d for d in said if d]
+    assert {thing.kind for d in shown for thing in d.things} == set(words.kinds)
+    assert {d.background for d in shown} == set(words.backgrounds)
+    assert {d.style for d in shown} == set(words.styles)
+    assert {thing.accessory for d in shown for thing in d.things} == {None, *words.accessories}
