@@ -117,4 +117,6 @@ def yaml_value(text: str, name: str) -> Any:
 # Each registers its commands on `app`; help lists them in this order.
 from graphflow.cli import running  # noqa: E402, F401, I001
 from graphflow.cli import bench, planning, records  # noqa: E402, F401
-from graphflow.cli import authors, cache, catalogue, doctor, schema  # noqa: E402, F401
+from graphflow.cli import authors, cache, catalogue  # noqa: E402, F401
+from graphflow.cli import models as _models  # noqa: E402, F401
+from graphflow.cli import doctor, schema  # noqa: E402, F401

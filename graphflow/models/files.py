@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from graphflow.codecs import digest_file, digest_files, digest_json
-from graphflow.errors import MissingError, UsageError
+from graphflow.errors import MissingError
 from graphflow.models.refs import ModelRef, loaders
 
 Remember = Callable[[Path, Callable[[Path], str]], str]
@@ -49,25 +50,48 @@ def _hub_snapshot(ref: ModelRef) -> Path | None:
 
 def hub_cache() -> Path:
     """The hub's cache folder, as huggingface_hub finds it."""
-    import os
-
     if named := os.environ.get("HF_HUB_CACHE"):
         return Path(named)
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
     return Path(home).expanduser() / "hub"
 
 
+def endpoint() -> str:
+    """The hub's address; HF_ENDPOINT names another one, such as a mirror."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def model_files(ref: ModelRef, folder: Path) -> list[Path]:
     """The files that the loader reads, sorted. Raises MissingError when a pattern matches none."""
+    found = _matches(ref, folder)
+    for pattern, paths in found.items():
+        if not paths:
+            raise MissingError(f"{ref.role}: {folder} has no file {readable(pattern)}")
+    return sorted({path for paths in found.values() for path in paths})
+
+
+def absent_files(ref: ModelRef) -> list[str]:
+    """The files of a hub model that are not on this machine, as patterns, relative to its repository."""
+    folder = local_folder(ref)
+    if folder is None:
+        return [readable(pattern) for pattern in loaders()[ref.loader].patterns(ref)]
+    return [readable(pattern) for pattern, paths in _matches(ref, folder).items() if not paths]
+
+
+def _matches(ref: ModelRef, folder: Path) -> dict[str, list[Path]]:
+    names = [(p, p.relative_to(folder).as_posix()) for p in folder.rglob("*") if p.is_file()]
     patterns = loaders()[ref.loader].patterns(ref)
-    names = sorted(p for p in folder.rglob("*") if p.is_file())
-    found: set[Path] = set()
-    for pattern in patterns:
-        matches = [p for p in names if fnmatch(p.relative_to(folder).as_posix(), pattern)]
-        if not matches:
-            raise MissingError(f"{ref.role}: {folder} has no file {pattern}")
-        found.update(matches)
-    return sorted(found)
+    return {pattern: [path for path, name in names if fnmatch(name, pattern)] for pattern in patterns}
+
+
+def readable(pattern: str) -> str:
+    """A loader's file pattern as people write it: ``vae/model[.-][s0]*tensors`` means ``vae/model*.safetensors``."""
+    return pattern.replace("[.-][s0]*tensors", "*.safetensors").replace("*.[jt][sxi]*", "*.json")
 
 
 def config_of(ref: ModelRef) -> dict[str, Any]:
@@ -107,8 +131,18 @@ def require(models: Mapping[str, ModelRef], preset: str) -> None:
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         pull = any(ref.hub for ref in models.values()) and preset != "inline"
-        hint = f"\nget them: graphflow models pull {preset}" if pull else ""
+        hint = f"\nget them: graphflow models pull {_as_argument(models, preset)}" if pull else ""
         raise MissingError(f"{len(lines)} model(s) are not on this machine:\n{listed}{hint}")
+
+
+def _as_argument(models: Mapping[str, ModelRef], preset: str) -> str:
+    """What the command line takes for a preset: its name, or the file that its models stand in."""
+    from graphflow.models.preset import shipped_presets
+
+    if preset in shipped_presets():
+        return preset
+    files = [ref.mark.file for ref in models.values() if Path(ref.mark.file).stem == preset]
+    return files[0] if files else preset
 
 
 def fingerprint(ref: ModelRef, remember: Remember | None = None) -> str:
@@ -132,22 +166,3 @@ def fingerprint(ref: ModelRef, remember: Remember | None = None) -> str:
         return f"{how} files:{digest_files(folder, files)}"
     named = [(p.relative_to(folder).as_posix(), remember(p, digest_file)) for p in files]
     return f"{how} files:{digest_json(named)}"
-
-
-def pull(ref: ModelRef) -> Path:
-    """Download the files that the loader needs and return their folder.
-
-    Raises:
-        UsageError: the model does not come from the hub.
-        MissingError: the hub can't be reached or lacks the repository, the revision or a file.
-    """
-    if not ref.hub:
-        raise UsageError(f"{ref.describe()} does not come from the hub: there is nothing to pull")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = loaders()[ref.loader].patterns(ref)
-    try:
-        return Path(snapshot_download(ref.hub, revision=ref.revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise MissingError(f"{ref.hub}: can't be downloaded: {error}") from error

@@ -20,6 +20,7 @@ _WIDTHS = {
 }  # fmt: skip
 _FLOATING = ("F64", "F32", "F16", "BF16")  # what loaders turn into the run's type
 _IN_MEMORY = {"float32": 4, "bfloat16": 2, "float16": 2}
+_SCALE = ".int8_scale"  # stands beside weights that a file holds as int8 and loaders turn into the run's type
 _LONGEST_HEADER = 100 * 2**20  # the format's own limit
 
 
@@ -68,13 +69,14 @@ def weight_bytes(ref: ModelRef, dtype: str) -> int:
 def _size(path: Path, width: int, loader: Loader) -> int:
     status = path.stat()
     tensors = tensors_of(path, status.st_size, status.st_mtime_ns)
-    kept = {name: entry for name, entry in tensors.items() if name.startswith(loader.keeps)} if loader.keeps else {}
-    return sum(_bytes(entry, width) for entry in (kept or tensors).values())
+    kept = [name for name in tensors if name.startswith(loader.keeps)] if loader.keeps else []
+    return sum(_bytes(name, tensors, width) for name in kept or tensors if not name.endswith(_SCALE))
 
 
-def _bytes(entry: Mapping[str, Any], width: int) -> int:
-    kind = entry["dtype"]
-    return int(math.prod(entry["shape"]) * (width if kind in _FLOATING else _WIDTHS.get(kind, width)))
+def _bytes(name: str, tensors: Mapping[str, Any], width: int) -> int:
+    kind = tensors[name]["dtype"]
+    in_runs_type = kind in _FLOATING or name + _SCALE in tensors
+    return int(math.prod(tensors[name]["shape"]) * (width if in_runs_type else _WIDTHS.get(kind, width)))
 
 
 @lru_cache(maxsize=256)

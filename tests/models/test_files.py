@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.errors import MissingError, UsageError
-from graphflow.models.files import fingerprint, local_folder, missing, model_files, pull, require
+from graphflow.errors import MissingError
+from graphflow.models.files import fingerprint, local_folder, missing, model_files, require
 from graphflow.models.refs import ModelRef
 from graphflow.store import Store
 
@@ -72,8 +72,3 @@ def test_files_that_the_loader_does_not_read_do_not_count(hub: Path) -> None:
     before = model_files(vae(path=hub, part="vae"), hub)
     (hub / "README.md").write_text("changed")
     assert model_files(vae(path=hub, part="vae"), hub) == before
-
-
-def test_only_hub_models_can_be_pulled() -> None:
-    with pytest.raises(UsageError, match="nothing to pull"):
-        pull(vae(packaged="pocket/weights/vae"))

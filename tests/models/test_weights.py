@@ -63,6 +63,18 @@ def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
     assert before != weight_bytes(ref, "float32") == 15
 
 
+def test_weights_stored_as_int8_count_in_the_type_that_they_are_loaded_in(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from graphflow.nodes.lib.int8 import STORAGE, to_int8
+
+    ref = ModelRef("vae", "diffusers.vae", "sd", path=save_sd(tmp_path), part="vae")
+    plain = weight_bytes(ref, "float32")
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file(to_int8(load_file(weights)), weights, {"format": "pt", "storage": STORAGE})
+    assert weight_bytes(ref, "float32") == measured(ref, torch.float32) == plain
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 16, b"\x02" + bytes(7) + b"[]", b"\x05" + bytes(7) + b"{nope"])
 def test_what_is_not_here_or_damaged_has_no_size(tmp_path: Path, content: bytes) -> None:
     ref = ModelRef("vae", "diffusers.vae", "sd", path=save_sd(tmp_path), part="vae")
