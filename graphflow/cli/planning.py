@@ -26,6 +26,7 @@ from graphflow.cli.app import (
     app,
     inputs_of,
     options_of,
+    pairs,
     session_of,
 )  # fmt: skip
 from graphflow.errors import InvalidError, UsageError, WouldRunError
@@ -48,6 +49,17 @@ def plan(
     code: Code = "warn",
     check: Annotated[bool, typer.Option("--check", help="exit with code 4 when something would run")] = False,
     all: Annotated[bool, typer.Option("--all", help="a line for each element of a map")] = False,
+    simulate: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="gpus=2,memory=24GiB",
+            help="how long it would take there, with which loads; also load=2GB/s, transfer=20GB/s, speed=1, cpus=4",
+        ),
+    ] = None,
+    assume: Annotated[
+        list[str], typer.Option("--assume", metavar="LIST=N", help="length of a list that only the run will tell")
+    ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:
     """Say what a run would do: cached, run or maybe, each with a reason. Nothing is computed or loaded."""
@@ -55,7 +67,11 @@ def plan(
     made = session.runner(inputs_of(input, map), options=options_of(until, refresh, code)).plan()
     for warning in (*session.store.warnings, *made.warnings):
         print(f"warning: {warning}", file=sys.stderr)
-    if json_:
+    if simulate is not None or assume:
+        from graphflow.cli.simulating import show
+
+        show(made, session, simulate, pairs(assume, "--assume"), json_)
+    elif json_:
         print(json.dumps({n: vars(p) for n, p in made.nodes.items()}, indent=1))
     else:
         from graphflow.cli.tables import plan_table

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from graphflow.graph import Graph, GraphNode, Index, Place
-from graphflow.known import UnknownError, places_of
+from graphflow.known import Known, UnknownError, places_of
 from graphflow.models.files import missing
 from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key, weight_bytes
@@ -52,10 +52,12 @@ class PlanTasks:
         plan: what runs and why.
         graph: the planned graph.
         expect: what is expected of an instance; by default what the plan knows.
+        known: what is known of values; by default what the plan knows.
     """
 
-    def __init__(self, plan: Plan, graph: Graph, expect: Expect = from_plan) -> None:
+    def __init__(self, plan: Plan, graph: Graph, expect: Expect = from_plan, known: Known | None = None) -> None:
         self._plan, self._graph, self._expect = plan, graph, expect
+        self._known = plan.known if known is None else known
         self._ranks = {name: rank for rank, name in enumerate(graph.order)}
         self._templates: dict[str, _Template] = {}
 
@@ -106,7 +108,7 @@ class PlanTasks:
 
     def _places(self, node: GraphNode, port: str, index: Index) -> list[Place]:
         try:
-            return places_of(self._plan.known.source(node, port, index))
+            return places_of(self._known.source(node, port, index))
         except UnknownError as unknown:
             return [unknown.place]
 
