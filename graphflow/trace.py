@@ -18,7 +18,11 @@ from graphflow.units import printable
 
 TraceEvent = dict[str, Any]
 RUN = 1  # the process of the run itself; host and devices follow
-CALLS, LOADS = 100, 1000  # the numbers of a process's first threads; one that equals the process would be its main one
+CALLS, LOADS, WAITS = (
+    100,
+    1000,
+    2000,
+)  # the numbers of a process's first threads; one that equals the process would be its main one
 
 
 def write_trace(record: RunRecord, path: Path) -> None:
@@ -66,6 +70,7 @@ def _device(record: RunRecord, process: int, lane: Lane, found: Timeline) -> Ite
             args = {"model": printable(move.model), "bytes": move.bytes}
             when = _micro(move.started)
             yield _event("i", process, f"release {move.model}", tid=LOADS, ts=when, s="t", cat="release", args=args)
+    yield from _waits(process, lane)
     if lane.weights:
         steps = [(0.0, 0), *lane.weights, (found.seconds, lane.weights[-1][1])]
         for at, size in steps:
@@ -111,6 +116,18 @@ def _loads(process: int, loads: Sequence[LoadRecord], name: str) -> Iterator[Tra
         free[thread] = end
         args = {"model": printable(load.model), "bytes": load.bytes}
         yield _complete(process, LOADS + thread, load.model, "load", start, end - start, args)
+
+
+def _waits(process: int, lane: Lane) -> Iterator[TraceEvent]:
+    """Why a device computed nothing, where that is known."""
+    known = [wait for wait in lane.waits if wait.reason]
+    if known:
+        yield from _thread(process, WAITS, "waits")
+    free = 0
+    for wait in known:
+        start, end = max(free, _micro(wait.start)), _micro(wait.start + wait.seconds)
+        free = max(start, end)
+        yield _complete(process, WAITS, wait.reason, "wait", start, free - start, {})
 
 
 def _apart(spans: Iterable[tuple[int, int, Call]]) -> Iterator[tuple[int, int, Call]]:

@@ -71,7 +71,9 @@ def test_no_record_makes_a_trace_that_breaks_the_rules(made: list[Any], moved: l
 def test_a_device_is_a_process_that_computes_and_loads() -> None:
     record = swapped()
     assert list(processes(record)) == ["run of edit", "host", "cuda:0"]
-    assert list(threads(record, "cuda:0").values()) == ["compute", "loads"]
+    assert list(threads(record, "cuda:0").values()) == ["compute", "loads", "waits"]
+    waits = [e["name"] for e in events(record, "X") if e["cat"] == "wait"]
+    assert waits == ["loading qwen", "loading unet", "for grade on host"]
     assert list(threads(record, "host").values()) == ["worker", "from disk"]
     assert list(threads(mapped(10), "host").values()) == ["worker 1", "worker 2", "worker 3", "worker 4"]
 
