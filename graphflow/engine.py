@@ -29,9 +29,8 @@ from graphflow.scheduler import Scheduler, Step
 from graphflow.settle import Settler
 from graphflow.store import Lease
 from graphflow.values import Values
-from graphflow.workload import HOST, Workload
+from graphflow.workload import AHEAD, HOST, Workload
 
-AHEAD = 2  # pieces of work a device has, the one that it is at included: the next is fetched while it computes
 QUICK = 0.002  # seconds under which the run's own thread computes rather than to hand over
 POLL = 0.1  # seconds between two looks whether another process has finished what both need
 

@@ -42,19 +42,23 @@ class Lifetimes:
         self._waiting.update(places)
 
     def over(self, places: Iterable[Place]) -> list[Place]:
-        """That instance has run, or never will; returns those of the places that nobody needs any more."""
+        """That instance has run, or never will; returns those of the places that no other instance awaits."""
         free = []
         for place in places:
             self._waiting[place] -= 1
             if self._waiting[place] <= 0:
                 del self._waiting[place]
-                if not self.needed(place):
+                if not self.awaited(place):
                     free.append(place)
         return free
 
     def needed(self, place: Place) -> bool:
-        """Whether somebody has still to take the value."""
-        if place in self._waiting or place[:2] in self._kept:
+        """Whether somebody has still to take the value: an instance, or who reads the outputs."""
+        return place[:2] in self._kept or self.awaited(place)
+
+    def awaited(self, place: Place) -> bool:
+        """Whether an instance has still to take the value."""
+        if place in self._waiting:
             return True
         return bool(self._unknown) and self._may_be_needed(place)
 

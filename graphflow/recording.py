@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphflow.events import ModelLoaded, ModelReleased
+from graphflow.events import Event, Listener, ModelLoaded, ModelReleased
 from graphflow.explain import edge_text
 from graphflow.graph import Gathered, Graph, GraphNode, Index, Place
 from graphflow.inputs import InputValue
@@ -34,6 +36,20 @@ class Settled:
     device: str = ""
     batch: int = 1
     peak: int | None = None
+
+
+class Teller:
+    """Passes events on, from whichever thread they come, and notes loads for the record."""
+
+    def __init__(self, emit: Listener, recording: Recording, began: float) -> None:
+        self._emit, self._recording, self._began = emit, recording, began
+        self._lock = threading.RLock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, ModelLoaded | ModelReleased):
+                self._recording.note_load(event, time.perf_counter() - self._began)
+            self._emit(event)
 
 
 @dataclass

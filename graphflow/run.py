@@ -17,9 +17,9 @@ from graphflow.codecs import CODECS
 from graphflow.devices import memory_of
 from graphflow.engine import Engine
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
-from graphflow.events import Bus, Event, Logged, ModelLoaded, ModelReleased, RunFinished, RunStarted
-from graphflow.executors.compute import Computer
-from graphflow.executors.job import Surroundings
+from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
+from graphflow.executors.compute import Computer, Outcome
+from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.worker import Done, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
@@ -32,7 +32,7 @@ from graphflow.placing import Placer, Wiring
 from graphflow.plan import Plan, make_plan
 from graphflow.ports import PortType
 from graphflow.record import RunRecord, ValueRecord
-from graphflow.recording import Recording, Settled
+from graphflow.recording import Recording, Settled, Teller
 from graphflow.settle import Options, Settler
 from graphflow.spec import Ref
 from graphflow.store import Store
@@ -103,7 +103,6 @@ class Runner:
             store, self.numerics, {} if wirings is None else wirings, self.options.refresh, self.options.code
         )  # fmt: skip
         self._began = 0.0
-        self._telling = threading.RLock()
         self._recording: Recording | None = None
 
     @property
@@ -167,8 +166,8 @@ class Runner:
         self._check_only(plan)
         require(self.graph.used_models(active, required=True), self.graph.preset.name if self.graph.preset else "")
         for message in (*self.store.warnings, *plan.warnings):
-            self._tell(Logged(node="", message=f"warning: {message}"))
-        self._tell(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
+            self.emit(Logged(node="", message=f"warning: {message}"))
+        self.emit(RunStarted(graph=self.graph.name, nodes={n: p.status for n, p in plan.nodes.items()}))
         self.known = plan.known
         self._recording = self._begin_recording()
         engine = self._assemble(plan)
@@ -187,7 +186,7 @@ class Runner:
             self._recording.seconds = time.perf_counter() - self._began
             self._recording.status = status
             self._recording.failed = bool(self._settler.failures)
-            self._tell(RunFinished(status=status, seconds=self._recording.seconds))
+            self.emit(RunFinished(status=status, seconds=self._recording.seconds))
         return Run(self, dict(self._settler.failures))
 
     def _assemble(self, plan: Plan) -> Engine:
@@ -195,10 +194,11 @@ class Runner:
         assert self._recording is not None
         kept = list(self.outputs.values())
         lifetimes = Lifetimes(self.graph, kept)
-        around = Surroundings(self.store, self.dtype, self._tell, self.on_preview, self.cancelled)
+        tell = Teller(self.emit, self._recording, self._began)
+        around = Surroundings(self.store, self.dtype, tell, self.on_preview, self.cancelled)
         self._values = Values(self.graph, self.inputs, self.store, self.known, lifetimes)
         self._keeper = Keeper(
-            self.graph.name, self.store, self._values, self.known, around, self._tell,
+            self.graph.name, self.store, self._values, self.known, around, tell,
             frozenset((r.node, r.port) for r in kept),
         )  # fmt: skip
         memory = {device: self._budget(device) for device in self.devices}
@@ -210,8 +210,8 @@ class Runner:
         measures = Measures(self.store.folder)
         workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)
         self._settler = Settler(
-            self.graph, plan, self.store, self._placer, self._values, self._keeper, self.options, self._tell,
-            self._recording.settled, self._began, lambda job: workers[self.device].here(Work(HOST, [job])).outcomes[0],
+            self.graph, plan, self.store, self._placer, self._values, self._keeper, self.options, tell,
+            self._recording.settled, self._began, partial(_compute, workers[self.device]),
         )  # fmt: skip
         return Engine(
             self.graph, plan, self._settler, self._keeper, self._values, lifetimes, workload, workers, done,
@@ -224,13 +224,6 @@ class Runner:
             return self.options.memory
         found = None if device.startswith("cpu") else memory_of(device)
         return int(found * USABLE) if found is not None else None
-
-    def _tell(self, event: Event) -> None:
-        """Pass an event on, from whichever thread it comes; loads are noted for the record."""
-        with self._telling:
-            if self._recording is not None and isinstance(event, ModelLoaded | ModelReleased):
-                self._recording.note_load(event, time.perf_counter() - self._began)
-            self.emit(event)
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -337,3 +330,8 @@ class Runner:
             return  # what it needs has failed
         if all(p in self.known.digests for p in places_of(source)):
             self._settler.recover(lambda: self._values.check(source))
+
+
+def _compute(worker: Worker, job: Job) -> Outcome:
+    """Compute a job at once, between two pieces of a device's work."""
+    return worker.here(Work("", [job])).outcomes[0]

@@ -59,7 +59,7 @@ class Values:
         self._known.digests[place] = stored
         if not in_store:
             self._hold(place, value, stored.digest)
-        elif self._lifetimes.needed(place):
+        elif self._lifetimes.awaited(place):
             self._remember(place, value, stored.bytes)
 
     def adopt(self, place: Place, stored: Stored) -> None:
@@ -71,9 +71,9 @@ class Values:
                 self._hold(place, self._unstored[other], stored.digest)
 
     def drop(self, places: Iterable[Place]) -> None:
-        """Let go of values that nobody needs any more."""
+        """Let go of values that no instance awaits; what the run returns stays, unless the store has it."""
         for place in places:
-            if self._unstored.pop(place, None) is not None:
+            if not self._lifetimes.needed(place) and self._unstored.pop(place, None) is not None:
                 digest = self._known.digests[place].digest
                 if self._unstored_at.get(digest) == place:
                     del self._unstored_at[digest]
@@ -81,7 +81,7 @@ class Values:
 
     def sweep(self) -> None:
         """Let go of everything that nobody needs any more."""
-        self.drop([p for p in (*self._unstored, *self._recent) if not self._lifetimes.needed(p)])
+        self.drop([p for p in (*self._unstored, *self._recent) if not self._lifetimes.awaited(p)])
 
     def fetch(self, source: Source) -> Any:
         """The value that a source brings.

@@ -16,6 +16,7 @@ from graphflow.scheduler.from_plan import Expected, PlanTasks, trained_key
 from graphflow.settle import Options
 from graphflow.store.measures import Measures
 
+AHEAD = 2  # steps that a device is given, the one that it is at included: the next is fetched while it computes
 WINDOW = 64  # elements of a map that are open at once, where its models fit on a device together
 HELD = 2 << 30  # bytes of values that only memory has, beyond which begun elements are finished first
 LARGEST_BATCH = 16
@@ -53,7 +54,10 @@ class Workload:
     def scheduler(self) -> Scheduler:
         """Made when there is something to run."""
         self._begun = True
-        devices = [Device(d, memory=limit, shares_host=d.startswith("cpu")) for d, limit in self.memory.items()]
+        devices = [
+            Device(name, memory=limit, shares_host=name.startswith("cpu"), ahead=AHEAD)
+            for name, limit in self.memory.items()
+        ]
         devices.append(Device(HOST, kind="host", slots=self._host_slots))
         return Scheduler(devices, {}, batch_limit=self._batch_limit, value_limit=HELD, window=WINDOW)
 

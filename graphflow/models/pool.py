@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import threading
 import time
 import weakref
@@ -18,13 +17,16 @@ import torch
 
 from graphflow.errors import MissingError
 from graphflow.events import Listener, ModelLoaded, ModelLoading, ModelReleased
+from graphflow.machine import memory
 from graphflow.models import modules
 from graphflow.models.files import local_folder
 from graphflow.models.offload import offload
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.models.sharing import Parts, sharing
+from graphflow.models.trained import ref_of_trained
 from graphflow.models.weights import model_key, weight_bytes
 
+HOST_RESERVE = 2 * 2**30  # bytes of host memory that models which left the device don't take
 Stage = Literal["host", "device"]
 
 # from_pretrained patches torch's module construction process-wide while it runs (diffusers#4296): one load at a time.
@@ -56,7 +58,8 @@ class ModelPool:
         self.device, self.dtype, self.emit = device, dtype, emit
         self._on_host = device.type == "cpu"  # the device's memory is the host's: what is loaded is there already
         self._parts: Parts = WeakValueDictionary()
-        self._lock = threading.RLock()  # of the tables below, and of moving; never held while a model is loaded
+        self._moving = threading.Lock()  # to the device, and away; held for seconds
+        self._lock = threading.RLock()  # of the tables below; never held for long
         self._loads: dict[str, Future[_Loaded]] = {}
         self._thread: ThreadPoolExecutor | None = None
 
@@ -68,10 +71,12 @@ class ModelPool:
             GraphflowError: they hold something else.
             torch.OutOfMemoryError: the device has no room; nothing of the model stays there.
         """
-        loaded = self._wait(model_key(ref), ref)
-        with self._lock:
-            self._bring(loaded)
-        return loaded.value
+        while True:
+            loaded = self._wait(model_key(ref), ref)
+            with self._moving:
+                if loaded.value is not None:  # else it was dropped in between
+                    self._bring(loaded)
+                    return loaded.value
 
     def get_trained(self, folder: Path, role: str) -> Any:
         """The loaded model of a `Weights` value, on the device.
@@ -81,28 +86,12 @@ class ModelPool:
         """
         return self.get(self.ref_of_trained(folder, role))
 
+    ref_of_trained = staticmethod(ref_of_trained)
+
     @staticmethod
-    def ref_of_trained(folder: Path, role: str) -> ModelRef:
-        """What a preset would say about a `Weights` value.
-
-        Raises:
-            MissingError: the folder does not say how to load it.
-        """
-        described = folder / "graphflow.json"
-        try:
-            data = json.loads(described.read_text())
-            found, name, space = data["role"], data["loader"], data["space"]
-            options = dict(data.get("options", {}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MissingError(f"{described} does not say how to load these weights: {error}") from error
-        if found != role:
-            raise MissingError(f"{folder} holds a {found}, expected a {role}")
-        return ModelRef(role, name, space, path=folder, options=options)
-
-    @classmethod
-    def key_of_trained(cls, folder: Path, role: str) -> str:
-        """`model_key` of a `Weights` value. Raises MissingError as `ref_of_trained`."""
-        return model_key(cls.ref_of_trained(folder, role))
+    def key_of_trained(folder: Path, role: str) -> str:
+        """`model_key` of a `Weights` value. Raises MissingError when the folder does not say how to load it."""
+        return model_key(ref_of_trained(folder, role))
 
     def prefetch(self, ref: ModelRef) -> None:
         """Load a model into host memory in the background, unless it is here. What goes wrong, `get` raises."""
@@ -123,13 +112,11 @@ class ModelPool:
             Bytes that the device got back.
         """
         freed = 0
-        for key in keys:
-            with self._lock:
-                future = self._loads.get(key)
-                if future is not None and (future.cancel() or (future.done() and future.exception() is not None)):
-                    del self._loads[key]
-                elif future is not None and future.done():
-                    freed += self._take_off(key, future.result(), keep_on_host)
+        with self._moving:
+            for key in keys:
+                loaded = self._settled(key)
+                if loaded is not None:
+                    freed += self._take_off(key, loaded, keep_on_host)
         return freed
 
     def offload(self, key: str) -> bool:
@@ -139,7 +126,7 @@ class ModelPool:
             Whether it could be done; the model is then used as before, only more slowly. On a CPU device there is
             nowhere to go, and a model that shares parts with another one on the device can't be offloaded.
         """
-        with self._lock:
+        with self._moving:
             loaded = self._here().get(key)
             if loaded is None or self._on_host or len(self._own(loaded)) < len(loaded.parts):
                 return False
@@ -151,15 +138,13 @@ class ModelPool:
     @property
     def resident(self) -> Mapping[str, int]:
         """The models on the device and their bytes there; shared parts are counted with each."""
-        with self._lock:
-            found = {key: loaded for key, loaded in self._here().items() if loaded.on_device}
-            return {key: self._bytes([loaded]) for key, loaded in found.items()}
+        found = {key: loaded for key, loaded in self._here().items() if loaded.on_device}
+        return {key: self._bytes([loaded]) for key, loaded in found.items()}
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of parameters and buffers on the device, measured over the tensors; shared ones once."""
-        with self._lock:
-            return self._bytes(self._here().values())
+        return self._bytes(self._here().values())
 
     def close(self) -> None:
         """Drop all models. A load that has begun is waited for, because it can't be interrupted."""
@@ -191,6 +176,14 @@ class ModelPool:
                     del self._loads[key]
             raise
 
+    def _settled(self, key: str) -> _Loaded | None:
+        """The model, if it is here. A load that has not begun, or has failed, is forgotten."""
+        with self._lock:
+            future = self._loads.get(key)
+            if future is not None and (future.cancel() or (future.done() and future.exception() is not None)):
+                del self._loads[key]
+        return self._here().get(key)
+
     def _load(self, ref: ModelRef) -> _Loaded:
         """From disk to host memory."""
         folder, known = local_folder(ref), loaders().get(ref.loader)
@@ -205,14 +198,20 @@ class ModelPool:
             began = time.perf_counter()
             value = known.load(ref, folder, torch.device("cpu"), dtype)
             loaded = _Loaded(ref, value, modules.roots_of(value), on_device=self._on_host)
-            if self.device.type == "cuda":
-                modules.move(self._own(loaded).values(), modules.to_host(pinned=True))
-            else:
-                modules.read_in(modules.tensors_of(self._own(loaded).values()))
+            self._settle_on_host(loaded)
             seconds = time.perf_counter() - began
         bytes_ = modules.bytes_of(modules.tensors_of(loaded.parts.values()), torch.device("cpu"))
         self._report(ref, seconds, bytes_, "host")
         return loaded
+
+    def _settle_on_host(self, loaded: _Loaded) -> None:
+        """What came with this load, and not with an earlier one, is read from disk, and pinned for a GPU."""
+        known = modules.parts_of(root for other in self._here().values() for root in other.roots)
+        new = [part for name, part in loaded.parts.items() if name not in known]
+        if self.device.type == "cuda":
+            modules.move(new, modules.to_host(pinned=True))
+        else:
+            modules.read_in(modules.tensors_of(new))
 
     def _bring(self, loaded: _Loaded) -> None:
         """From host memory onto the device, unless it is there."""
@@ -233,7 +232,7 @@ class ModelPool:
     def _take_off(self, key: str, loaded: _Loaded, keep_on_host: bool) -> int:
         """Off the device; returns the bytes that it got back."""
         before, here = self._bytes(self._here().values()), loaded.on_device
-        if self._on_host or not keep_on_host or loaded.offloaded:
+        if self._on_host or not (keep_on_host and self._has_room(loaded)) or loaded.offloaded:
             self._drop(key, loaded)
         else:
             self._leave(loaded)
@@ -248,8 +247,15 @@ class ModelPool:
         loaded.on_device = False
         modules.move(self._own(loaded).values(), modules.to_host(pinned=self.device.type == "cuda"))
 
+    def _has_room(self, loaded: _Loaded) -> bool:
+        """Whether host memory can take a model that is on the device."""
+        found = memory() if loaded.on_device else None
+        available = found.available if found is not None else None
+        return available is None or self._bytes([loaded]) + HOST_RESERVE < available
+
     def _drop(self, key: str, loaded: _Loaded) -> None:
-        del self._loads[key]
+        with self._lock:
+            del self._loads[key]
         loaded.on_device = False
         waiting = modules.parts_of(root for other in self._here().values() for root in other.roots)
         left = [part for name, part in self._own(loaded).items() if name in waiting]
@@ -267,7 +273,8 @@ class ModelPool:
 
     def _here(self) -> dict[str, _Loaded]:
         """The models that are in memory."""
-        done = {key: future for key, future in self._loads.items() if future.done() and not future.cancelled()}
+        with self._lock:
+            done = {key: future for key, future in self._loads.items() if future.done() and not future.cancelled()}
         return {key: future.result() for key, future in done.items() if future.exception() is None}
 
     def _bytes(self, models: Iterable[_Loaded]) -> int:

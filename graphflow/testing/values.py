@@ -93,4 +93,4 @@ def _largest_difference(a: Any, b: Any) -> int:
     from PIL import ImageChops
 
     extrema = ImageChops.difference(a, b).getextrema()
-    return max(high for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
+    return max(int(band[1]) for band in (extrema if isinstance(extrema[0], tuple) else (extrema,)))

@@ -1,4 +1,7 @@
-"""Runs a benchmark and kills itself, without a chance to tidy up, as soon as the instance of that name has finished."""
+"""Runs a benchmark and kills itself, without a chance to tidy up, as soon as the instance of that name has finished.
+
+It prints the name of every instance that has finished by then.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ file, store, name = sys.argv[1:]
 
 
 def emit(event: Event) -> None:
+    if isinstance(event, NodeFinished):
+        print(event.node, flush=True)
     if isinstance(event, NodeFinished) and event.node == name:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -118,9 +118,10 @@ def test_after_a_kill_nothing_that_was_computed_is_lost(run: Run, tmp_path: Path
     arguments = [str(tmp_path / "bright.yaml"), str(tmp_path / "store"), "much[2]/edit/run"]
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
+    finished = [name for name in done.stdout.decode().split() if name.endswith("/edit/run")]
     results = run()
-    assert bench_samples.RUNS["brighten 10"] == 0
-    assert bench_samples.RUNS["brighten 35"] == 3
+    assert 3 <= len(finished) < 12
+    assert bench_samples.RUNS["brighten 10"] + bench_samples.RUNS["brighten 35"] == 12 - len(finished)
     assert row(table_of(results), "much")["near.mean"] == 5
 
 
@@ -299,7 +300,7 @@ def test_a_thousand_pictures_by_eight_metrics_need_no_more_memory_than_a_hundred
         peaks.append(bench_samples.most_alive[0])
         assert len([v for v in results.values("much", "m7.mean") if v is not None]) == count
     assert bench_samples.RUNS == {"brighten 35": 900, "apart": 7200}
-    assert peaks[1] <= peaks[0] + 16
+    assert max(peaks) <= 64 + 16
     assert peaks[1] <= 64 + 50 + 16, "a window, pictures that wait for the garbage collector, and those at work"
 
 
