@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,3 +97,31 @@ def test_two_processes_agree_on_parameters_that_neither_has_alone():
     together = in_processes(fitted_weight, 2, all_steps, print)
     assert torch.isfinite(together).all()
     assert not torch.equal(alone, together)
+
+
+def test_batches_that_others_draw_ahead_are_the_same_batches(tmp_path):
+    def draw(step):
+        x = torch.rand(step.batch_size, 3, generator=step.torch_rng)
+        return x, x.sum(1, keepdim=True) + step.rng.random()
+
+    def fitted(checkpoint=None, steps=all_steps, **how):
+        model = line()
+
+        def loss(step):
+            x, y = step.drawn
+            return (model(x) - y).square().mean()
+
+        fit(model, loss, replace(LOOP, **how), checkpoint, steps, print, draw)
+        return model.weight.detach().clone()
+
+    here, elsewhere = fitted(drawers=0), fitted(drawers=2)
+    assert torch.equal(here, elsewhere)
+    with pytest.raises(Interrupted):
+        fitted(tmp_path, only(3), drawers=2)
+    assert torch.equal(fitted(tmp_path, drawers=2), here)
+
+
+def test_an_accelerator_has_its_batches_drawn_by_the_other_cores():
+    assert LOOP.drawing == 0
+    assert replace(LOOP, device="cuda").drawing >= 1
+    assert replace(LOOP, device="cuda", drawers=3).drawing == 3
