@@ -14,6 +14,27 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 
+def tuned(network: torch.nn.Module, *, compile: bool = False, channels_last: bool = False) -> torch.nn.Module:
+    """The network, in place, prepared to run faster where that pays; its results then differ by rounding.
+
+    Args:
+        network: a UNet or transformer of diffusers, where it will compute.
+        compile: `torch.compile` for the blocks that repeat, at their first call. Taps go round it: what is tapped runs
+            as written.
+        channels_last: convolutions with the channels innermost.
+
+    Raises:
+        ValueError: the network names no repeated blocks.
+    """
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if compile:
+        if not getattr(network, "_repeated_blocks", None):
+            raise ValueError(f"{type(network).__name__} names no repeated blocks to compile; leave compile out")
+        network.compile_repeated_blocks()
+    return network
+
+
 class Denoiser:
     """A text-conditioned UNet together with the noise schedule that it was trained on.
 

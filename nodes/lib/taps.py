@@ -99,6 +99,7 @@ class Taps:
         """
         self.attentions: dict[str, nn.Module] = {}
         self.places: dict[str, Place] = {}
+        self._blocks = [module for module in model.modules() if module._compiled_call_impl is not None]
         for name, module, position in _named_places(model):
             self.places[name] = Place(module, "output", None, position)
             if hasattr(module, "to_q"):
@@ -159,6 +160,8 @@ class Taps:
         """
         seen: set[str] = set()
         with ExitStack() as stack:
+            if edits:
+                stack.enter_context(_as_written(self._blocks))
             for name, see in edits.items():
                 place = self.find(name)
                 if getattr(place.owner, "fused_projections", False) and name.rpartition(".")[2] in _PROJECTIONS:
@@ -170,6 +173,19 @@ class Taps:
                 owner = self.places[unseen[0]].owner
                 carries = f": its processor is {type(owner.processor).__name__}" if owner is not None else ""
                 raise ValueError(f"nothing flowed at '{unseen[0]}'{carries}")
+
+
+@contextmanager
+def _as_written(compiled: Iterable[nn.Module]) -> Iterator[None]:
+    """Run modules without what `torch.compile` made of them: it does not look again at hooks that were set later."""
+    calls = [(module, module._compiled_call_impl) for module in compiled]
+    for module, _ in calls:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in calls:
+            module._compiled_call_impl = call
 
 
 def _named_places(model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:

@@ -26,9 +26,16 @@ DIFFUSERS_WEIGHTS = "{part}diffusion_pytorch_model[.-][s0]*tensors"
 TOKENIZER_OPTION = {"tokenizer": "sub-folder of the repository that holds the tokenizer; left out: the model's folder"}
 
 
+SPEED_OPTIONS = {
+    "compile": "true: torch.compile for the blocks that repeat; the first call takes a minute or more, results differ "
+    "by rounding, and methods that look into the denoiser run without it",
+    "channels_last": "true: convolutions with the channels innermost, which many GPUs do faster; results differ by "
+    "rounding",
+}
 VAE_OPTIONS = {
     "native_size": "side in pixels of the pictures that the denoiser was trained on; left out: the VAE's sample_size",
     "shift_factor": "of the latents, instead of the VAE's own; 0 for a denoiser that was trained without",
+    "channels_last": SPEED_OPTIONS["channels_last"],
 }
 UNET_FILES = ("{part}config.json", DIFFUSERS_WEIGHTS, "{scheduler}*scheduler_config.json")
 SCHEDULER_OPTION = {
@@ -42,17 +49,19 @@ def load_vae(ref: ModelRef, folder: Path | None, device: torch.device, dtype: to
     """An autoencoder of diffusers, as `nodes.lib.vae.VAE`."""
     from diffusers import AutoencoderKL
 
+    from graphflow.nodes.lib.denoiser import tuned
     from graphflow.nodes.lib.vae import VAE
 
     part = part_folder(ref, folder)
     model = from_diffusers(AutoencoderKL, part, dtype).to(device)
     try:
+        tuned(model, **_speed(ref))
         return VAE(model, native_size=ref.options.get("native_size"), shift_factor=ref.options.get("shift_factor"))
     except (ValueError, TypeError) as error:
         raise GraphflowError(f"{part}: {error}") from error
 
 
-@loader("diffusers.unet", role="denoiser", files=UNET_FILES, options=SCHEDULER_OPTION)
+@loader("diffusers.unet", role="denoiser", files=UNET_FILES, options=SCHEDULER_OPTION | SPEED_OPTIONS)
 def load_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A UNet of diffusers with its noise schedule, as `nodes.lib.denoiser.Denoiser`."""
     from diffusers import UNet2DConditionModel
@@ -62,16 +71,27 @@ def load_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: t
     return with_schedule(Denoiser, UNet2DConditionModel, ref, folder, device, dtype)
 
 
+def _speed(ref: ModelRef) -> dict[str, bool]:
+    """Those of `SPEED_OPTIONS` that the preset sets."""
+    found = {name: ref.options[name] for name in SPEED_OPTIONS if name in ref.options}
+    for name, value in found.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} of {ref.role} is {value!r}, expected true or false")
+    return found
+
+
 def with_schedule(
     wrapper: Any, cls: Any, ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype
 ) -> Any:
     """``wrapper(network, scheduler_config)`` for a network of diffusers' class `cls` and the schedule beside it."""
+    from graphflow.nodes.lib.denoiser import tuned
+
     part = part_folder(ref, folder)
     beside = part.parent / "scheduler" if ref.part else part
     schedule = read_json(subfolder(ref, folder, "scheduler", beside) / "scheduler_config.json")
     network = from_diffusers(cls, part, dtype).to(device)
     try:
-        return wrapper(network, schedule)
+        return wrapper(tuned(network, **_speed(ref)), schedule)
     except ValueError as error:
         raise GraphflowError(f"{part}: {error}") from error
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import GraphflowError
 from graphflow.models.refs import ModelRef, loader
-from graphflow.nodes.loaders.diffusion import SCHEDULER_OPTION, UNET_FILES, with_schedule
+from graphflow.nodes.loaders.diffusion import SCHEDULER_OPTION, SPEED_OPTIONS, UNET_FILES, with_schedule
 from graphflow.nodes.loaders.files import from_transformers, part_folder, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
 
 
-@loader("diffusers.instruct_unet", role="instruct_denoiser", files=UNET_FILES, options=SCHEDULER_OPTION)
+@loader("diffusers.instruct_unet", role="instruct_denoiser", files=UNET_FILES, options=SCHEDULER_OPTION | SPEED_OPTIONS)
 def load_instruct_unet(ref: ModelRef, folder: Path | None, device: torch.device, dtype: torch.dtype) -> Any:
     """A UNet of InstructPix2Pix's kind, as `nodes.lib.instruct_pix2pix.InstructDenoiser`."""
     from diffusers import UNet2DConditionModel
