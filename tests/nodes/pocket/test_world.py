@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graphflow.nodes.pocket.captions import Description, Thing, any_wording, caption, describe, phrase, read
-from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128, Vocabulary
+from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128, Vocabulary, vocabulary_for
 from graphflow.nodes.pocket.edits import EDITS, edit_mask, sample_edit
 from graphflow.nodes.pocket.examples import EXAMPLES
 from graphflow.nodes.pocket.prompt_sheet import PROMPTS
@@ -138,3 +138,9 @@ def test_the_page_of_prompts_shows_everything_there_is(words: Vocabulary) -> Non
     assert {d.background for d in shown} == set(words.backgrounds)
     assert {d.style for d in shown} == set(words.styles)
     assert {thing.accessory for d in shown for thing in d.things} == {None, *words.accessories}
+
+
+def test_a_vocabulary_is_found_by_the_size_of_its_pictures() -> None:
+    assert [vocabulary_for(size) for size in (64, 128)] == [POCKET_64, POCKET_128]
+    with pytest.raises(ValueError, match="no pocket models for pictures of 96 pixels; their sizes are 64, 128"):
+        vocabulary_for(96)
