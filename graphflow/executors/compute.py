@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
-from graphflow.events import Logged
+from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
 from graphflow.models.weights import model_key
@@ -79,7 +80,8 @@ class Computer:
 
             from graphflow.models.pool import ModelPool
 
-            self._pool = ModelPool(torch.device(self.torch_device), getattr(torch, self.around.dtype), self.around.emit)
+            emit = partial(_named, self.around.emit, self.device)
+            self._pool = ModelPool(torch.device(self.torch_device), getattr(torch, self.around.dtype), emit)
         return self._pool
 
     def evict(self, models: Sequence[str]) -> None:
@@ -220,6 +222,11 @@ class Computer:
         if (now := Peak(self.device).now()) is not None:
             lines.append(f"in use now {size(now)}")
         return f"{', '.join(lines)}: {message}"
+
+
+def _named(emit: Callable[[Event], None], device: str, event: Event) -> None:
+    """Pass a pool's event on with the name that the run has for its device, such as cpu:1."""
+    emit(replace(event, device=device) if isinstance(event, ModelLoading | ModelLoaded | ModelReleased) else event)
 
 
 def trained_ports(job: Job) -> list[Port]:
