@@ -149,6 +149,9 @@ def _progress() -> Iterator[Progress | None]:
     if not console.is_terminal:
         yield None
         return
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # its warnings about connections that it takes up again would tear the bar
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with RichProgress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bars:
         yield _Bars(bars)

@@ -98,6 +98,8 @@ class Repository:
         Raises:
             MissingError: the hub can't be reached, or lacks the repository, the revision or a file.
         """
+        if ".." in self.revision:  # git allows no such name, and it becomes a path
+            raise MissingError(f"{self.name} has no revision {self.revision}")
         with explained(self.name, self.revision):
             from huggingface_hub import HfApi
             from huggingface_hub.hf_api import RepoFile

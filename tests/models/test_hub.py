@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -150,6 +151,14 @@ def test_a_killed_download_goes_on_in_the_next_process(hub: Hub, small_chunks: N
     assert progress.bytes == progress.total == len(data) + len(hub.repos[NAME].files["vae/config.json"])
 
 
+def test_two_pulls_at_once_fetch_a_file_once(hub: Hub) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        folders = [done.result() for done in [threads.submit(pull, [vae(hub)]) for _ in range(4)]]
+    assert hub.ranges(WEIGHTS) == [""]
+    assert folders[0] == folders[3]
+    assert_complete(hub, vae(hub))
+
+
 def test_a_server_without_ranges_sends_everything_again(hub: Hub, small_chunks: None) -> None:
     hub.cuts[WEIGHTS], hub.no_ranges = [1000], True
     progress = Counted()
@@ -185,6 +194,7 @@ def test_a_file_that_stays_damaged_is_named_with_both_digests(hub: Hub) -> None:
     [
         ("f" * 40, NAME, "owner/name has no revision ffff"),
         ("v2", NAME, "owner/name has no revision v2"),
+        ("../../x", NAME, "owner/name has no revision ../../x"),
         (None, "owner/other", "owner/other does not exist, or is private: hf auth login"),
     ],
 )
