@@ -11,12 +11,30 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from graphflow.scheduler.board import DONE, RUNNING, Board
 from graphflow.scheduler.tasks import Device, ModelSpec
 from graphflow.scheduler.windows import Windows
 
 WORTH = 2.0  # another device loads a model too when that leaves each server work for so many loads of it
+
+
+class Rule(NamedTuple):
+    """How to choose.
+
+    Attributes:
+        urgency: which ready task goes first: that with the longest ``path`` behind it, or that which stands first in
+            the ``graph``, all elements of a map together.
+        switch: which models come when no ready task has its own: those that no task will miss later (``closed``),
+            those of the most ``urgent`` task, or those with the most ready ``work`` for the time that they take.
+    """
+
+    urgency: Literal["path", "graph"] = "path"
+    switch: Literal["closed", "urgent", "work"] = "closed"
+
+
+RULES = [Rule(u, s) for u in ("path", "graph") for s in ("closed", "urgent", "work")]
 
 
 @dataclass
@@ -56,7 +74,7 @@ class Lookahead:
         on_host: models in host memory.
         running: task → device of what runs; taken as just begun.
         alive: the tasks that are left or run.
-        closed_first: load that model first which no task will miss later; else the one with the longest path.
+        rule: how to choose.
     """
 
     def __init__(
@@ -69,9 +87,9 @@ class Lookahead:
         on_host: Collection[str],
         running: Mapping[int, int],
         alive: Sequence[int],
-        closed_first: bool = True,
+        rule: Rule = RULES[0],
     ) -> None:
-        self.board, self.windows, self.closed_first = board, windows.copy(), closed_first
+        self.board, self.windows, self.rule = board, windows.copy(), rule
         self.specs = [models.get(m, ModelSpec(0)) for m in board.model_bits]
         bits = board.model_bits
         self.host_mask = sum(1 << bits[m] for m in on_host if m in bits)
@@ -91,6 +109,7 @@ class Lookahead:
         self.active: dict[int, None] = {}  # groups with a queue
         self.foreign = [0] * groups  # unmet needs from other groups, in elements that may run
         self.work = [0.0] * groups  # seconds of tasks that may run and have not begun
+        self.open = [0] * groups  # how many those are
         self.left = [0] * groups
         self.idle: dict[int, list[int]] = {}  # machines that are free, by alikeness
         self.kinds: dict[tuple[bool, int, int | None], int] = {}
@@ -101,8 +120,14 @@ class Lookahead:
         """Number the remaining tasks by urgency: longest path, then element, then the graph's order."""
         board = self.board
         tasks, path, element, elements, state = board.tasks, board.path, board.element, board.elements, board.state
+        by_path = self.rule.urgency == "path"
         keyed = [
-            (-path[n], elements[element[n]][1] if element[n] >= 0 else -1, tasks[n].rank, n)
+            (
+                -path[n] if by_path else tasks[n].rank,
+                elements[element[n]][1] if element[n] >= 0 else -1,
+                tasks[n].rank,
+                n,
+            )
             for n in alive
             if state[n] < RUNNING
         ]
@@ -141,6 +166,7 @@ class Lookahead:
         board = self.board
         group = board.group[number]
         self.work[group] += board.tasks[number].seconds
+        self.open[group] += 1
         if self.pending[number] == 0:
             self._queue(number)
             return
@@ -243,29 +269,40 @@ class Lookahead:
         return found
 
     def _room(self, machine: Machine, urgency: int) -> bool:
-        memory = self.board.tasks[self.by_urgency[urgency]].memory
-        return memory == 0 or machine.spec.memory is None or machine.used + memory <= machine.spec.memory
+        """Whether a task can run with no model moved: also where the step alone exceeds the budget."""
+        number = self.by_urgency[urgency]
+        memory = self.board.tasks[number].memory
+        if memory == 0 or machine.spec.memory is None or machine.used + memory <= machine.spec.memory:
+            return True
+        return not machine.mask & ~self.board.group_mask[self.board.group[number]]
 
     def _switch(self, device: int) -> int | None:
         """The group to bring models for; None when waiting is better."""
         machine = self.machines[device]
-        best: tuple[bool, bool, float, int] | None = None
+        best: tuple[float, ...] | None = None
         found = None
         for group in self.active:
             if not self._takes(machine, group) or not self._pays(device, group):
                 continue
-            missing = self.board.group_mask[group] & ~machine.mask
-            key = (
-                self._servers(group) > 0,
-                self.closed_first and bool(self._missed(missing)),
-                0.0 if len(self.machines) == 1 else -self.work[group] / (self._servers(group) + 1),
-                self.queues[group][0],
-            )
+            key = (self._servers(group) > 0, *self._rate(machine, group), self.queues[group][0])
             if best is None or key < best:
                 best, found = key, group
         if found is not None and self._should_wait(machine, found):
             return None
         return found
+
+    def _rate(self, machine: Machine, group: int) -> tuple[float, float]:
+        """How well it is to bring the models of a group: the smallest is best."""
+        missing = self.board.group_mask[group] & ~machine.mask
+        closed, share = 0.0, 0.0
+        if self.rule.switch == "closed":
+            closed = float(bool(self._missed(missing)))
+        elif self.rule.switch == "work":
+            ready = len(self.queues[group]) * self.work[group] / max(1, self.open[group])
+            share = -ready / (1e-9 + sum(spec.transfer_seconds for spec in self._specs(missing)))
+        if len(self.machines) > 1 and share == 0.0:
+            share = -self.work[group] / (self._servers(group) + 1)
+        return closed, share
 
     def _missed(self, mask: int) -> int:
         """How many needs of tasks with these models would not be met without other models."""
@@ -287,7 +324,7 @@ class Lookahead:
     def _should_wait(self, machine: Machine, group: int) -> bool:
         """Whether models would go that running tasks are about to bring work for."""
         going = self._victims(machine, group)
-        if not going:
+        if not going or not self.events:
             return False
         board = self.board
         coming = 0
@@ -353,6 +390,7 @@ class Lookahead:
         self.state[number] = RUNNING
         seconds = board.tasks[number].seconds
         self.work[group] -= seconds
+        self.open[group] -= 1
         self.left[group] -= 1
         machine.running.append(number)
         self.order.sequences[device].append(number)

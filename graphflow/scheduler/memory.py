@@ -47,6 +47,13 @@ class Memory:
         active = sum(memory for _, memory in self._running()) if self._beside else 0
         return self.device.memory - self._weights - active
 
+    def fits(self, task: Task) -> bool:
+        """Whether a task whose models are there can run with no model moved: also one that alone exceeds the budget."""
+        if task.memory == 0 or task.memory <= self.free:
+            return True
+        counted = len(self.resident) + (len(self.on_host) if self.device.shares_host else 0)
+        return counted == len(task.models) and not self._running()
+
     def _running(self) -> list[tuple[tuple[str, ...], int]]:
         """The steps that run beside the next one."""
         return list(self._steps.values())[-self._beside :] if self._beside else []

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from graphflow.scheduler.board import DONE, NOWHERE, READY, RUNNING, Board
-from graphflow.scheduler.lookahead import Lookahead, Order
+from graphflow.scheduler.lookahead import RULES, Lookahead, Order
 from graphflow.scheduler.memory import Memory
 from graphflow.scheduler.tasks import Device, ModelSpec
 from graphflow.scheduler.windows import Windows
 
 NEVER = float("inf")
 SMALL = 256  # so few tasks are looked through whenever something changes
+NEAR = 1.01  # of two orders that take about as long, the one with fewer loads is better
 SEVERAL = 3_000  # up to so many, several rules of choice are played through
 NEIGHBOURS = 32  # devices that one without work looks at
 
@@ -71,7 +72,11 @@ class Route:
         left = self.board.left
         if 4 * (self._churn + len(self._new)) >= left or (self._new and left <= SMALL):
             self._look_ahead(running)
-            return
+        else:
+            self._append()
+
+    def _append(self) -> None:
+        """Put the new tasks at the ends of the sequences."""
         for number in self._new:
             device = self._nearest(number)
             self._sequences[device].insert(0, number)
@@ -94,6 +99,10 @@ class Route:
             self._place(number, device)
         for device, sequence in enumerate(self._sequences):
             self._note_uses(device, sequence)
+        if len(found.begun) + len(running) < len(self._alive):  # what waits for something that is no task
+            placed = {number for number, _ in found.begun}
+            self._new = [n for n in self._alive if state[n] < RUNNING and n not in placed]
+            self._append()
         self._refill()
 
     def _best(self, running: Mapping[int, int]) -> Order:
@@ -104,8 +113,9 @@ class Route:
         first = play().run()
         if not first.evictions or len(self._alive) > SEVERAL:
             return first
-        others = [play(closed_first=False).run()]
-        return min([first, *others], key=lambda order: (round(order.seconds, 6), order.loads))
+        orders = [first, *(play(rule=rule).run() for rule in RULES[1:])]
+        enough = NEAR * min(order.seconds for order in orders)
+        return min(orders, key=lambda order: (order.seconds > enough, order.loads, order.seconds))
 
     def _place(self, number: int, device: int) -> None:
         self._last[device] = self._position[number] = len(self._order)
@@ -219,7 +229,7 @@ class Route:
             first = self._first(device, group)
             if first is None or (best is not None and first > best):
                 continue
-            if self.board.tasks[self._order[first]].memory <= memory.free:
+            if memory.fits(self.board.tasks[self._order[first]]):
                 best = first
         return None if best is None else self._order[best]
 
@@ -263,7 +273,7 @@ class Route:
                 first = self._first(other, group)
                 if first is None or first > self._reached[device]:
                     continue
-                if self.board.tasks[self._order[first]].memory <= memory.free:
+                if memory.fits(self.board.tasks[self._order[first]]):
                     return self._order[first]
         return None
 
