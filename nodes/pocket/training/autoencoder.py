@@ -45,7 +45,9 @@ def started(start: AutoencoderKL, channels: tuple[int, ...], size: int) -> Autoe
     Raises:
         ValueError: `start` is not the same number of levels deep, nor one less.
     """
-    model = AutoencoderKL.from_config(start.config)
+    config = dict(start.config)
+    config.pop("_name_or_path", None)  # the folder that it came from
+    model = AutoencoderKL.from_config(config)
     model.load_state_dict({name: value.float().cpu() for name, value in start.state_dict().items()})
     missing = len(channels) - len(start.config.block_out_channels)
     if missing not in (0, 1):

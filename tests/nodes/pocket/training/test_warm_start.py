@@ -77,6 +77,11 @@ def test_widths_that_do_not_fit_are_an_error(small: AutoencoderKL) -> None:
         started(small, (16, 16, 16, 32, 64), 256)
 
 
+def test_the_start_leaves_no_trace_of_where_it_lay(small: AutoencoderKL) -> None:
+    assert str(WEIGHTS) in str(dict(small.config))
+    assert str(WEIGHTS) not in str(dict(started(small, (16, 16, 32, 64), 128).config))
+
+
 def test_training_the_decoder_alone_leaves_the_latents(tmp_path: Path, x_BCHW: torch.Tensor) -> None:
     torch.manual_seed(0)
     start = new_autoencoder((8, 8, 16), 1, 64)
