@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from graphflow.scheduler.board import DONE, FRESH, READY, RUNNING, WAITING, Board
+from graphflow.scheduler.choice import Choice
 from graphflow.scheduler.held import Held
 from graphflow.scheduler.memory import Memory
 from graphflow.scheduler.route import Route
@@ -47,6 +48,8 @@ class Scheduler:
         self._memory = {d.name: Memory(d, self.models, self._board.model_bits) for d in devices}
         self.resident: Mapping[str, Mapping[str, None]] = {name: m.resident for name, m in self._memory.items()}
         self._route = Route(self._board, self._windows, devices, self.resident, self.models, self._on_host)
+        self._choice = Choice(self._route)
+        self._next_use = {d.name: partial(self._route.next_use, d.name) for d in devices}
         self._batch_limit = batch_limit
         self._fresh: list[int] = []
         self._steps: dict[int, list[int]] = {}  # running task → the tasks of its step that are left
@@ -109,13 +112,13 @@ class Scheduler:
     def next(self, device: str) -> Step | None:
         """What a free device does now, or None; its tasks are running from here on."""
         spec, memory = self.devices[device], self._memory[device]
-        if self._busy[device] >= spec.slots * spec.ahead:
+        if self._busy[device] >= spec.slots * spec.ahead or not self._route.queued:
             return None
-        first = self._route.choose(device, memory, self._where)
+        first = self._choice.choose(self._route.numbers[device], memory, self._where)
         if first is None:
             return None
         task = self._board.tasks[first]
-        evict, load = memory.make_room(task.models, task.memory, partial(self._route.next_use, device))
+        evict, load = memory.make_room(task.models, task.memory, self._next_use[device])
         self._begin(first, device)
         batch = [first, *self._more(first, memory)]
         for number in batch[1:]:
@@ -130,7 +133,7 @@ class Scheduler:
         """The model to bring from disk to host memory while the device computes; asked again it names the next."""
         memory = self._memory[device]
         for model in self._route.coming(device, memory):
-            if not memory.may_prefetch(model, self._route.largest(device), partial(self._route.next_use, device)):
+            if not memory.may_prefetch(model, self._route.largest(device), self._next_use[device]):
                 return None
             memory.prefetch(model)
             return model
