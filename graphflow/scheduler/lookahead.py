@@ -8,13 +8,13 @@ the longest path (Graham 1969, "Bounds on multiprocessing timing anomalies"), re
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from graphflow.scheduler.board import DONE, RUNNING, Board
-from graphflow.scheduler.tasks import Device, ModelSpec
+from graphflow.scheduler.machines import Machine, Machines
+from graphflow.scheduler.tasks import Device, ModelSpec, Task
 from graphflow.scheduler.windows import Windows
 
 WORTH = 2.0  # another device loads a model too when that leaves each server work for so many loads of it
@@ -54,16 +54,6 @@ class Order:
     evictions: int = 0
 
 
-@dataclass
-class Machine:
-    """A device as the look-ahead sees it."""
-
-    spec: Device
-    mask: int = 0
-    used: int = 0
-    running: list[int] = field(default_factory=list)
-
-
 class Lookahead:
     """One play of the remaining tasks.
 
@@ -90,19 +80,11 @@ class Lookahead:
         rule: Rule = RULES[0],
     ) -> None:
         self.board, self.windows, self.rule = board, windows.copy(), rule
-        self.specs = [models.get(m, ModelSpec(0)) for m in board.model_bits]
-        bits = board.model_bits
-        self.host_mask = sum(1 << bits[m] for m in on_host if m in bits)
-        self.machines = [Machine(d) for d in devices]
-        for machine in self.machines:
-            machine.mask = sum(1 << bits[m] for m in resident[machine.spec.name] if m in bits)
-            machine.used = self._bytes(machine.mask)
-        self.any_host = any(d.kind == "host" for d in devices)
-        self.any_device = any(d.kind == "device" for d in devices)
+        self.pool = Machines(board, devices, resident, models, on_host)
+        self.machines = self.pool.machines
         self.pending, self.state = board.pending[:], board.state[:]
-        self.masks = Counter(m.mask for m in self.machines)
         self.order = Order([[] for _ in devices])
-        self.clock = self.disk_free = 0.0
+        self.clock = 0.0
         self.events: list[tuple[float, int, int]] = []  # time, task, device
         groups = len(board.group_models)
         self.queues: list[list[int]] = [[] for _ in range(groups)]
@@ -221,7 +203,7 @@ class Lookahead:
                     break  # what is left waits for something that is no task
             else:
                 break
-        self.order.seconds = self.clock
+        self.order.seconds, self.order.loads, self.order.evictions = self.clock, self.pool.loads, self.pool.evictions
         return self.order
 
     def _advance(self) -> None:
@@ -251,30 +233,17 @@ class Lookahead:
                     del self.idle[kind]
         return begun
 
-    def _takes(self, machine: Machine, group: int) -> bool:
-        if self.board.group_host[group]:
-            return machine.spec.kind == "host" or not self.any_host
-        return machine.spec.kind == "device" or not self.any_device
-
     def _resident(self, device: int) -> int | None:
         """The group with the most urgent task whose models are all there."""
         machine, best, found = self.machines[device], -1, None
         masks, queues, mask = self.board.group_mask, self.queues, machine.mask
         for group in self.active:
-            if masks[group] & ~mask or not self._takes(machine, group):
+            if masks[group] & ~mask or not self.pool.takes(machine, group):
                 continue
             first = queues[group][0]
-            if (found is None or first < best) and self._room(machine, first):
+            if (found is None or first < best) and self.pool.has_room(machine, group, self._first(group).memory):
                 best, found = first, group
         return found
-
-    def _room(self, machine: Machine, urgency: int) -> bool:
-        """Whether a task can run with no model moved: also where the step alone exceeds the budget."""
-        number = self.by_urgency[urgency]
-        memory = self.board.tasks[number].memory
-        if memory == 0 or machine.spec.memory is None or machine.used + memory <= machine.spec.memory:
-            return True
-        return not machine.mask & ~self.board.group_mask[self.board.group[number]]
 
     def _switch(self, device: int) -> int | None:
         """The group to bring models for; None when waiting is better."""
@@ -282,9 +251,9 @@ class Lookahead:
         best: tuple[float, ...] | None = None
         found = None
         for group in self.active:
-            if not self._takes(machine, group) or not self._pays(device, group):
+            if not self.pool.takes(machine, group) or not self._pays(device, group):
                 continue
-            key = (self._servers(group) > 0, *self._rate(machine, group), self.queues[group][0])
+            key = (self.pool.servers(group) > 0, *self._rate(machine, group), self.queues[group][0])
             if best is None or key < best:
                 best, found = key, group
         if found is not None and self._should_wait(machine, found):
@@ -299,9 +268,9 @@ class Lookahead:
             closed = float(bool(self._missed(missing)))
         elif self.rule.switch == "work":
             ready = len(self.queues[group]) * self.work[group] / max(1, self.open[group])
-            share = -ready / (1e-9 + sum(spec.transfer_seconds for spec in self._specs(missing)))
-        if len(self.machines) > 1 and share == 0.0:
-            share = -self.work[group] / (self._servers(group) + 1)
+            share = -ready / (1e-9 + sum(spec.transfer_seconds for spec in self.pool.specs_of(missing)))
+        if self.pool.several and share == 0.0:
+            share = -self.work[group] / (self.pool.servers(group) + 1)
         return closed, share
 
     def _missed(self, mask: int) -> int:
@@ -309,21 +278,17 @@ class Lookahead:
         masks = self.board.group_mask
         return sum(count for group, count in enumerate(self.foreign) if count and masks[group] & mask)
 
-    def _servers(self, group: int) -> int:
-        needed = self.board.group_mask[group]
-        return sum(count for mask, count in self.masks.items() if not needed & ~mask)
-
     def _pays(self, device: int, group: int) -> bool:
-        servers = self._servers(group)
+        servers = self.pool.servers(group)
         if servers == 0 or not self.board.group_mask[group] & ~self.machines[device].mask:
             return True
         missing = self.board.group_mask[group] & ~self.machines[device].mask
-        cost = sum(spec.transfer_seconds for spec in self._specs(missing))
+        cost = sum(spec.transfer_seconds for spec in self.pool.specs_of(missing))
         return self.work[group] / servers > WORTH * cost
 
     def _should_wait(self, machine: Machine, group: int) -> bool:
         """Whether models would go that running tasks are about to bring work for."""
-        going = self._victims(machine, group)
+        going = self.pool.victims(machine, group, self._first(group).memory, self._next_use)
         if not going or not self.events:
             return False
         board = self.board
@@ -337,33 +302,9 @@ class Lookahead:
             coming >> g & 1 and mask & hurt and not mask & ~machine.mask for g, mask in enumerate(board.group_mask)
         )
 
-    # --- models -----------------------------------------------------------------------------------------------------
-
-    def _specs(self, mask: int) -> list[ModelSpec]:
-        return [self.specs[bit] for bit in _bits(mask)]
-
-    def _bytes(self, mask: int) -> int:
-        return sum(spec.bytes for spec in self._specs(mask))
-
-    def _victims(self, machine: Machine, group: int) -> list[int]:
-        """The models that would have to go for the group's first task."""
-        if machine.spec.memory is None:
-            return []
-        needed = self.board.group_mask[group]
-        task = self.board.tasks[self.by_urgency[self.queues[group][0]]]
-        lack = machine.used + self._bytes(needed & ~machine.mask) + task.memory - machine.spec.memory
-        if lack <= 0:
-            return []
-        keep = needed
-        for number in machine.running:
-            keep |= self.board.group_mask[self.board.group[number]]
-        going = []
-        for bit in sorted(_bits(machine.mask & ~keep), key=self._next_use, reverse=True):
-            if lack <= 0:
-                break
-            going.append(bit)
-            lack -= self.specs[bit].bytes
-        return going
+    def _first(self, group: int) -> Task:
+        """The most urgent ready task of a group."""
+        return self.board.tasks[self.by_urgency[self.queues[group][0]]]
 
     def _next_use(self, bit: int) -> tuple[int, int]:
         """About when a model is wanted again: ready work, then work in open elements, then any, then none."""
@@ -381,8 +322,8 @@ class Lookahead:
     def _start(self, device: int, group: int) -> None:
         machine, board = self.machines[device], self.board
         begin = self.clock
-        if board.group_mask[group] & ~machine.mask or not self._room(machine, self.queues[group][0]):
-            begin = self._load(machine, group)
+        if board.group_mask[group] & ~machine.mask or not self.pool.has_room(machine, group, self._first(group).memory):
+            begin = self.pool.bring(machine, group, self._first(group).memory, self._next_use, self.clock)
         queue = self.queues[group]
         number = self.by_urgency[heapq.heappop(queue)]
         if not queue:
@@ -396,33 +337,3 @@ class Lookahead:
         self.order.sequences[device].append(number)
         self.order.begun.append((number, device))
         heapq.heappush(self.events, (begin + seconds, number, device))
-
-    def _load(self, machine: Machine, group: int) -> float:
-        """Bring a group's models onto a device; returns when they are there."""
-        begin = self.clock
-        self.masks[machine.mask] -= 1
-        for bit in self._victims(machine, group):
-            machine.mask &= ~(1 << bit)
-            self.order.evictions += 1
-            if machine.spec.shares_host:
-                self.host_mask &= ~(1 << bit)
-        for bit in _bits(self.board.group_mask[group] & ~machine.mask):
-            if not self.host_mask >> bit & 1:
-                self.disk_free += self.specs[bit].load_seconds
-                begin = max(begin, self.disk_free)
-                self.host_mask |= 1 << bit
-            begin += self.specs[bit].transfer_seconds
-            machine.mask |= 1 << bit
-            self.order.loads += 1
-        machine.used = self._bytes(machine.mask)
-        self.masks[machine.mask] += 1
-        return begin
-
-
-def _bits(mask: int) -> list[int]:
-    out = []
-    while mask:
-        low = mask & -mask
-        out.append(low.bit_length() - 1)
-        mask ^= low
-    return out
