@@ -57,6 +57,11 @@ def resolve_all(text: str) -> list[str]:
     return numbered
 
 
+def several(text: str) -> str:
+    """`resolve_all` as one text, with commas."""
+    return ",".join(resolve_all(text))
+
+
 def check_present(devices: Sequence[str]) -> None:
     """Check that the GPUs which a run is to use are there, as far as the driver tells.
 

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from graphflow.codecs import CODECS
-from graphflow.devices import memory_of
+from graphflow.devices import check_present, memory_of
 from graphflow.engine import Engine
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
@@ -164,6 +164,8 @@ class Runner:
         self._note_use(plan)  # at once: from here on no collection takes what the plan counts on
         active = list(dict.fromkeys(p.node for p in plan.nodes.values() if p.status != "cached"))
         self._check_only(plan)
+        if active:
+            check_present(self.devices)
         require(self.graph.used_models(active, required=True), self.graph.preset.name if self.graph.preset else "")
         for message in (*self.store.warnings, *plan.warnings):
             self.emit(Logged(node="", message=f"warning: {message}"))

@@ -106,7 +106,7 @@ def open_session(
         models: preset that replaces the graph's own.
         settings: node parameters by ``node.parameter``.
         store: the store's folder; the user's own by default.
-        device: auto, cpu, cuda, cuda:1, …
+        device: auto, cpu, cuda, cuda:1, or several with commas
         dtype: floating-point type of the models.
         nodes: Python files with further nodes.
         over: inputs that become lists: the whole graph runs once for each of their elements.
@@ -131,7 +131,7 @@ def open_session(
         checked.warnings.extend(warnings)
     opened = Store(store or default_folder())
     return Session(
-        checked, opened, devices.resolve(device), dtype, found.remembered, models=chosen, models_folder=folder
+        checked, opened, devices.several(device), dtype, found.remembered, models=chosen, models_folder=folder
     )  # fmt: skip
 
 

@@ -62,13 +62,18 @@ class Bench:
         ready = self._ready(given, self._empty(made.known))
         return ready, ready.session.plan(**given)
 
-    def run(self, given: Mapping[str, Any], emit: Emit | None = None, keep_going: bool = True) -> tuple[Ready, Run]:
+    def run(
+        self, given: Mapping[str, Any], emit: Emit | None = None, keep_going: bool = True,
+        memory: int | None = None, batch: int | None = None,
+    ) -> tuple[Ready, Run]:  # fmt: skip
         """Read the data set, then run everything.
 
         Args:
             given: values of the graph's inputs, such as the data set's folder.
             emit: receives the events.
             keep_going: a picture that fails does not stop the others.
+            memory: bytes that models and computing may take on each device.
+            batch: elements in one call; see `graphflow.settle.Options`.
 
         Raises:
             InvalidError: methods, metrics or columns don't fit together.
@@ -77,10 +82,11 @@ class Bench:
         runner = self.data.runner(given, emit)
         runner.run()
         ready = self._ready(given, self._empty(runner.known))
-        memory = PeakMemory(self.data.device)
-        both = Bus(memory, *([emit] if emit is not None else []))
-        done = ready.session.runner(given, both, Options(keep_going=keep_going)).run()
-        return replace(ready, memory=memory.peaks), done
+        peak = PeakMemory(self.data.device.partition(",")[0])
+        both = Bus(peak, *([emit] if emit is not None else []))
+        options = Options(keep_going=keep_going, memory=memory, batch=batch)
+        done = ready.session.runner(given, both, options).run()
+        return replace(ready, memory=peak.peaks), done
 
     def _ready(self, given: Mapping[str, Any], empty: frozenset[str]) -> Ready:
         ready = self._checked(given, empty, {})
@@ -155,7 +161,7 @@ def open_bench(
         settings: parameters by ``method.parameter``, ``metric.parameter``, ``data.parameter`` or, inside a method's
             graph, ``method/node.parameter``.
         store: the store's folder; the user's own by default.
-        device: auto, cpu, cuda, cuda:1, …
+        device: auto, cpu, cuda, cuda:1, or several with commas
         dtype: floating-point type of the models.
         nodes: Python files with further nodes.
 
@@ -174,7 +180,7 @@ def open_bench(
     lists = unit.kind is None or any(port.is_list for port in unit.kind.outputs().values())
     if lists:
         graph = check(data_graph(spec))
-        found = Bench(spec, Session(graph, Store(store or default_folder()), devices.resolve(device), dtype))
+        found = Bench(spec, Session(graph, Store(store or default_folder()), devices.several(device), dtype))
         if found.columns:
             return found
     hint = "a data set is a node with lists as outputs, such as those of `graphflow nodes dataset`"

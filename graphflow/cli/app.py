@@ -35,7 +35,17 @@ Settings = Annotated[
     list[str], typer.Option("--set", metavar="NODE.PARAM=VALUE", help="a node's parameter; may be repeated")
 ]
 Models = Annotated[str | None, typer.Option("--models", help="preset that replaces the graph's own: a name or a file")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, several such as cuda:0,cuda:1, or all")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="what models and computing may take on each device, such as 8GiB"),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch", min=1, metavar="N", help="elements of a map in one call; left out: 1 on a CPU, else what fits"
+    ),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="the store's folder; also GRAPHFLOW_STORE")]
 NodeFiles = Annotated[list[Path], typer.Option("--nodes", help="a Python file with further nodes; may be repeated")]
@@ -79,19 +89,44 @@ def inputs_of(given: list[str], over: list[str]) -> dict[str, str]:
 
 
 def options_of(
-    until: list[str], refresh: list[str], code: str, keep_going: bool = False, only: bool = False
+    until: list[str],
+    refresh: list[str],
+    code: str,
+    keep_going: bool = False,
+    only: bool = False,
+    memory: str | None = None,
+    batch: int | None = None,
 ) -> Options:
     """How to run.
 
     Raises:
-        UsageError: the code policy is unknown.
+        UsageError: the code policy is unknown, or the memory is no size.
     """
     from graphflow.settle import Options
 
     policies: dict[str, CodePolicy] = {"warn": "warn", "strict": "strict"}
     if code not in policies:
         raise UsageError(f"--code {code}: expected one of {', '.join(policies)}")
-    return Options(tuple(until), only, frozenset(refresh), keep_going, policies[code])
+    return Options(tuple(until), only, frozenset(refresh), keep_going, policies[code], size_of(memory), batch)
+
+
+def size_of(memory: str | None) -> int | None:
+    """The bytes of ``--memory``.
+
+    Raises:
+        UsageError: it is no size, or none at all.
+    """
+    from graphflow.units import parse_size
+
+    if memory is None:
+        return None
+    try:
+        found = parse_size(memory)
+    except ValueError as error:
+        raise UsageError(f"--memory {memory}: expected a size such as 8GiB or 500MiB") from error
+    if found <= 0:
+        raise UsageError(f"--memory {memory}: expected more than nothing")
+    return found
 
 
 def pairs(texts: list[str], option: str) -> dict[str, str]:

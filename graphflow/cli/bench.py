@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphflow.cli.app import (
+    Batch,
     Device,
     Dtype,
     Inputs,
+    Memory,
     Models,
     NodeFiles,
     StoreFolder,
     app,
     pairs,
+    size_of,
     yaml_value,
 )  # fmt: skip
 from graphflow.errors import GraphflowError, UsageError
@@ -50,6 +53,8 @@ def bench(
     ] = [],  # noqa: B006
     device: Device = "auto",
     dtype: Dtype = "float32",
+    memory: Memory = None,
+    batch: Batch = None,
     store: StoreFolder = None,
     nodes: NodeFiles = [],  # noqa: B006
     format: Annotated[
@@ -76,7 +81,7 @@ def bench(
         from graphflow.cli.bench_view import bench_progress
 
         with bench_progress(quiet) as display:
-            ready, run = found.run(given, display, keep_going)
+            ready, run = found.run(given, display, keep_going, size_of(memory), batch)
         results = collect(found.spec, ready.compiled, run, ready.memory)
         table = table_of(results)
         print_table(table, format)

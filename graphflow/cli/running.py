@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphflow.cli.app import (
+    Batch,
     Code,
     Device,
     Dtype,
     GraphName,
     Inputs,
     Json,
+    Memory,
     Models,
     NodeFiles,
     Over,
@@ -48,6 +50,8 @@ def run(
     models: Models = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    memory: Memory = None,
+    batch: Batch = None,
     store: StoreFolder = None,
     nodes: NodeFiles = [],  # noqa: B006
     map: Over = [],  # noqa: B006
@@ -76,7 +80,7 @@ def run(
         raise UsageError("--only and --until exclude each other")
     if sweep and json_:
         raise UsageError("--sweep has no --json: its table is sweep.csv in the out folder")
-    options = options_of(only or until, refresh, code, keep_going, bool(only))
+    options = options_of(only or until, refresh, code, keep_going, bool(only), memory, batch)
     given = inputs_of(input, map)
     session = session_of(graph, set, models, device, dtype, store, nodes, map)
     if sweep:

@@ -37,7 +37,7 @@ reference:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("graphflow.bench.memory.PeakMemory.read", lambda self: None)  # not known on every system
+    monkeypatch.setattr("graphflow.executors.peak.Peak.read", lambda self: None)  # not known on every system
     (tmp_path / "b.yaml").write_text(BENCH, encoding="utf-8")
     bench_samples.RUNS.clear()
     return tmp_path
