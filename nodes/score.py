@@ -5,9 +5,10 @@ See `measure` for what comes back. `compat` repeats the habits of an official sc
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from graphflow.node import Context, Field
+from graphflow.node import BatchNode, Context, Field
 from graphflow.nodes.measure import BLACK, Measure, RegionMeasure, Scored
 from graphflow.ports import Image, Mask, Model, Ports, Text
 
@@ -61,7 +62,7 @@ class Pixels(RegionMeasure, kind="score.pixels"):
         )
 
 
-class Lpips(RegionMeasure, kind="score.lpips"):
+class Lpips(RegionMeasure, BatchNode, kind="score.lpips"):
     """LPIPS of two pictures (Zhang et al. 2018): 0 is the same picture; lower is better.
 
     The backbone is that of the preset's lpips; numbers of squeeze, alex and vgg can't be compared. The network gets
@@ -78,23 +79,30 @@ class Lpips(RegionMeasure, kind="score.lpips"):
         mask: Mask | None = None
         model: Model["lpips"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
+        model = xs[0].model
+        if model is None:
+            return [self.lacking("lpips", *self.named({"lpips": None})) for _ in xs]
+        values = _of_pairs([self._pair(x) for x in xs], model.distance)
+        return [self._scored(model, value) for value in values]
+
+    def _pair(self, x: In) -> list[Any] | None:
         from graphflow.nodes.lib.metrics import pixels
 
-        if x.model is None:
-            return self.lacking("lpips", *self.named({"lpips": None}))
         images = self.blacked(x, "image", "reference")
-        value = None
-        if images is not None:
-            if self.compat == "reedit":
-                images = [pixels.stretched(image, (224, 224), "bilinear") for image in images]
-            pixels.same_size(*images)
-            value = x.model.distance(*(pixels.to_unit(image) * 2 - 1 for image in images)).item()
+        if images is None:
+            return None
+        if self.compat == "reedit":
+            images = [pixels.stretched(image, (224, 224), "bilinear") for image in images]
+        pixels.same_size(*images)
+        return [pixels.to_unit(image) * 2 - 1 for image in images]
+
+    def _scored(self, model: Any, value: float | None) -> Scored:
         return self.give(
             self.named({"lpips": value}),
             "the region has no pixels",
-            backbone=x.model.net,
-            weights=x.model.name,
+            backbone=model.net,
+            weights=model.name,
             input_range="[-1, 1]",
             resize="PIL bilinear to 224x224" if self.compat == "reedit" else "none",
             region="whole" if self.region == "whole" else f"{self.region}: {BLACK}",
@@ -102,7 +110,7 @@ class Lpips(RegionMeasure, kind="score.lpips"):
         )
 
 
-class ClipScore(Measure, kind="score.clip", version=2):
+class ClipScore(Measure, BatchNode, kind="score.clip", version=2):
     """CLIP similarities of a picture to a text, to the source and to the target; what is not given is not scored.
 
     clip_text is cos(picture, text) (CLIP-T; CLIPout with the caption after the edit) and clip_text_distance is
@@ -128,17 +136,17 @@ class ClipScore(Measure, kind="score.clip", version=2):
         instruction: Text | None = None
         model: Model["clip"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
         from graphflow.nodes.lib.metrics import joint
 
-        edit = joint.Edit(x.source, x.text, x.source_text, x.target, x.instruction)
-        if x.model is None:
-            return self.lacking("clip", *edit.names())
-        values = joint.similarities(x.model, x.image, edit, self.compat)
-        return self.give(values, **joint.setting(x.model, self.compat))
+        edits = [joint.Edit(x.source, x.text, x.source_text, x.target, x.instruction) for x in xs]
+        if xs[0].model is None:
+            return [self.lacking("clip", *edit.names()) for edit in edits]
+        found = joint.similarities(xs[0].model, [x.image for x in xs], edits, self.compat)
+        return [self.give(values, **joint.setting(xs[0].model, self.compat)) for values in found]
 
 
-class ClipTextScore(RegionMeasure, kind="score.clip_score"):
+class ClipTextScore(RegionMeasure, BatchNode, kind="score.clip_score"):
     """CLIPScore: 100·max(cos(picture, text), 0), as torchmetrics and the tables print it; higher is better.
 
     ReEdit takes ViT-B/16 and the instruction as text; PIE-Bench ViT-L/14 and the prompt after the edit, for the whole
@@ -155,21 +163,26 @@ class ClipTextScore(RegionMeasure, kind="score.clip_score"):
         mask: Mask | None = None
         model: Model["clip"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
         from graphflow.nodes.lib.metrics import joint
 
-        if x.model is None:
-            return self.lacking("clip", *self.named({"clip_score": None}))
-        images, value = self.blacked(x, "image"), None
-        if images is not None:
-            picture = joint.embed_images(x.model, images, self.compat)
-            value = joint.clip_score(picture, x.model.text([x.text])).item()
+        model = xs[0].model
+        if model is None:
+            return [self.lacking("clip", *self.named({"clip_score": None})) for _ in xs]
+        pictures = [(self.blacked(x, "image"), x.text) for x in xs]
+        there = [(images[0], text) for images, text in pictures if images is not None]
+        scores: list[float] = []
+        if there:
+            embedded = joint.embed_images(model, [image for image, _ in there], self.compat)
+            scores = joint.clip_score(embedded, model.text([text for _, text in there])).tolist()
+        values = iter(scores)
         region = "whole" if self.region == "whole" else f"{self.region}: {BLACK}"
-        setting = joint.setting(x.model, self.compat) | {"region": region, "scale": "100"}
-        return self.give(self.named({"clip_score": value}), "the region has no pixels", **setting)
+        setting = joint.setting(model, self.compat) | {"region": region, "scale": "100"}
+        named = [self.named({"clip_score": None if images is None else next(values)}) for images, _ in pictures]
+        return [self.give(scored, "the region has no pixels", **setting) for scored in named]
 
 
-class SVisual(Measure, kind="score.s_visual"):
+class SVisual(Measure, BatchNode, kind="score.s_visual"):
     """S-Visual: cos(E(after) - E(before), E(image) - E(source)): did the picture change as the exemplar pair did?
 
     VISII (Nguyen et al. 2023) and ReEdit, with the projected embeddings of CLIP ViT-L/14, which are not normalised
@@ -185,16 +198,18 @@ class SVisual(Measure, kind="score.s_visual"):
         image: Image
         model: Model["clip"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
         from graphflow.nodes.lib.metrics import joint
 
-        if x.model is None:
-            return self.lacking("clip", "s_visual")
-        pictures = joint.embed_images(x.model, [x.before, x.after, x.source, x.image], self.compat)
-        return self.give({"s_visual": joint.s_visual(*pictures[:, None]).item()}, **joint.setting(x.model, self.compat))
+        if xs[0].model is None:
+            return [self.lacking("clip", "s_visual") for _ in xs]
+        pictures = [picture for x in xs for picture in (x.before, x.after, x.source, x.image)]
+        four_BD = joint.embed_images(xs[0].model, pictures, self.compat).unflatten(0, (-1, 4)).unbind(1)
+        setting = joint.setting(xs[0].model, self.compat)
+        return [self.give({"s_visual": value}, **setting) for value in joint.s_visual(*four_BD).tolist()]
 
 
-class Hps(Measure, kind="score.hps"):
+class Hps(Measure, BatchNode, kind="score.hps"):
     """HPSv2: how people would like the picture for the text (Wu et al. 2023); about 0.2 to 0.3, higher is better.
 
     The cosine of an OpenCLIP ViT-H/14 with the weights of HPS v2 or v2.1, not times 100. The official preprocessing
@@ -210,25 +225,28 @@ class Hps(Measure, kind="score.hps"):
         text: Text
         model: Model["hps"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
+        import torch
         from torch.nn.functional import cosine_similarity
 
         from graphflow.nodes.lib.metrics.pixels import hps_pixels
 
-        if x.model is None:
-            return self.lacking("hps", "hps")
-        image = x.model.embed(hps_pixels(x.image, x.model.size, self.antialias))
+        model = xs[0].model
+        if model is None:
+            return [self.lacking("hps", "hps") for _ in xs]
+        images = model.embed(torch.cat([hps_pixels(x.image, model.size, self.antialias) for x in xs]))
+        values = cosine_similarity(images, model.text([x.text for x in xs])).tolist()
         smooth = "with" if self.antialias else "without"
-        return self.give(
-            {"hps": cosine_similarity(image, x.model.text([x.text])).item()},
-            backbone=f"{type(x.model).__name__} {x.model.size}",
-            weights=x.model.name,
-            input_range="[0, 1] - CLIP's mean, by its deviation",
-            resize=f"tensor bicubic {smooth} antialiasing, longer side to {x.model.size}, black margins",
-        )
+        setting = {
+            "backbone": f"{type(model).__name__} {model.size}",
+            "weights": model.name,
+            "input_range": "[0, 1] - CLIP's mean, by its deviation",
+            "resize": f"tensor bicubic {smooth} antialiasing, longer side to {model.size}, black margins",
+        }
+        return [self.give({"hps": value}, **setting) for value in values]
 
 
-class Dino(Measure, kind="score.dino"):
+class Dino(Measure, BatchNode, kind="score.dino"):
     """DINO-I: cosine of the class tokens of two pictures, from -1 to 1; higher is better.
 
     MagicBrush takes DINO ViT-S/16, the shorter side at 256, bicubic, and the 224x224 in the middle. Other papers take
@@ -243,24 +261,26 @@ class Dino(Measure, kind="score.dino"):
         reference: Image
         model: Model["dino"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
         from torch.nn.functional import cosine_similarity
 
         from graphflow.nodes.lib.metrics.pixels import dino_pixels
 
-        if x.model is None:
-            return self.lacking("dino", "dino_image")
-        first, second = (x.model.embed(dino_pixels(i, self.resize, self.crop)) for i in (x.image, x.reference))
-        return self.give(
-            {"dino_image": cosine_similarity(first, second).item()},
-            backbone=f"{type(x.model.model).__name__} patch {x.model.patch}, class token",
-            weights=x.model.name,
-            input_range="[0, 1] - ImageNet's mean, by its deviation",
-            resize=f"PIL bicubic to the shorter side {self.resize}, centre crop {self.crop}x{self.crop}",
-        )
+        model = xs[0].model
+        if model is None:
+            return [self.lacking("dino", "dino_image") for _ in xs]
+        pairs = [[dino_pixels(i, self.resize, self.crop) for i in (x.image, x.reference)] for x in xs]
+        values = _of_pairs(pairs, lambda a, b: cosine_similarity(model.embed(a), model.embed(b)))
+        setting = {
+            "backbone": f"{type(model.model).__name__} patch {model.patch}, class token",
+            "weights": model.name,
+            "input_range": "[0, 1] - ImageNet's mean, by its deviation",
+            "resize": f"PIL bicubic to the shorter side {self.resize}, centre crop {self.crop}x{self.crop}",
+        }
+        return [self.give({"dino_image": value}, **setting) for value in values]
 
 
-class Structure(RegionMeasure, kind="score.structure"):
+class Structure(RegionMeasure, BatchNode, kind="score.structure"):
     """Structure distance: mean squared difference of the self-similarity of DINO keys; 0 is best, lower is better.
 
     Splice (Tumanyan et al. 2022), PIE-Bench: DINO ViT-B/8, keys of layer 11 with heads concatenated, class token
@@ -284,26 +304,52 @@ class Structure(RegionMeasure, kind="score.structure"):
         mask: Mask | None = None
         model: Model["structure"] | None = None
 
-    def run(self, x: In, ctx: Context) -> Scored:
-        from graphflow.nodes.lib.metrics import pixels, vit
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
+        from graphflow.nodes.lib.metrics import vit
 
-        if x.model is None:
-            return self.lacking("structure", *self.named({"structure_distance": None}))
-        images, value = self.blacked(x, "image", "reference"), None
-        if images is not None:
-            pixels.same_size(*images)
-            read = pixels.to_bytes if self.compat == "pie_bench" else pixels.to_unit
-            ready = (pixels.structure_pixels(read(image), self.size, 480, self.antialias) for image in images)
-            value = vit.structure_distance(*(x.model.keys(p, self.layer) for p in ready)).item()
+        model = xs[0].model
+        if model is None:
+            return [self.lacking("structure", *self.named({"structure_distance": None})) for _ in xs]
+        keys = lambda pixels: model.keys(pixels, self.layer)  # noqa: E731
+        values = _of_pairs([self._pair(x) for x in xs], lambda a, b: vit.structure_distance(keys(a), keys(b)))
+        return [self._scored(model, value) for value in values]
+
+    def _pair(self, x: In) -> list[Any] | None:
+        from graphflow.nodes.lib.metrics import pixels
+
+        images = self.blacked(x, "image", "reference")
+        if images is None:
+            return None
+        pixels.same_size(*images)
+        read = pixels.to_bytes if self.compat == "pie_bench" else pixels.to_unit
+        return [pixels.structure_pixels(read(image), self.size, 480, self.antialias) for image in images]
+
+    def _scored(self, model: Any, value: float | None) -> Scored:
         smooth = "with" if self.antialias else "without"
         scale = "0 … 255" if self.compat == "pie_bench" else "[0, 1]"
         return self.give(
             self.named({"structure_distance": value}),
             "the region has no pixels",
-            backbone=f"{type(x.model.model).__name__} patch {x.model.patch}, keys of layer {self.layer}",
-            weights=x.model.name,
+            backbone=f"{type(model.model).__name__} patch {model.patch}, keys of layer {self.layer}",
+            weights=model.name,
             input_range=f"{scale} - ImageNet's mean, by its deviation",
             resize=f"tensor bilinear {smooth} antialiasing, shorter side to {self.size}, longer one at most 480",
             region="whole" if self.region == "whole" else f"{self.region}: {BLACK}",
             reduction="mean over all pairs of tokens",
         )
+
+
+def _of_pairs(pairs: Sequence[list[Any] | None], measure: Callable[[Any, Any], Any]) -> list[float | None]:
+    """What a measure of (B, …) and (B, …) gives for each pair of pictures; those of one shape are measured together."""
+    import torch
+
+    from graphflow.nodes.lib.batches import in_groups
+
+    def run(alike: list[list[Any] | None]) -> list[float | None]:
+        there = [pair for pair in alike if pair is not None]
+        if not there:
+            return [None] * len(alike)
+        values: list[float | None] = measure(*(torch.cat(side) for side in zip(*there, strict=True))).tolist()
+        return values
+
+    return in_groups(pairs, lambda pair: None if pair is None else tuple(p.shape for p in pair), run)

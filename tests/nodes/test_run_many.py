@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_blip, save_clip, save_llava, tiny_sd3_transformer
-from measures import picture
-from PIL import ImageChops
+from measures import picture, save_lpips, save_open_clip, save_vit
+from PIL import Image, ImageChops
 from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
 from watcher import Watcher
 
@@ -28,6 +28,7 @@ from graphflow.nodes.lib.taps import Taps
 from graphflow.nodes.lib.text_encoder import TextEncoder
 from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.vae import VAE
+from graphflow.nodes.score import ClipScore, ClipTextScore, Dino, Hps, Lpips, Structure, SVisual
 from graphflow.nodes.text import Encode as EncodeText
 from graphflow.nodes.vae import Decode, Encode
 from graphflow.ports import Ports, TextCond, Trajectory
@@ -183,8 +184,8 @@ def test_texts_of_different_lengths() -> None:
     assert_together(EncodeText(), [EncodeText.In(text=text, model=encoder) for text in texts])
 
 
-def loaded(name: str, role: str, folder: Path) -> Any:
-    ref = ModelRef(role, name, "tiny", path=folder)
+def loaded(name: str, role: str, folder: Path, **options: str) -> Any:
+    ref = ModelRef(role, name, "tiny", path=folder, options=options)
     return loaders()[name].load(ref, folder, torch.device("cpu"), torch.float32)
 
 
@@ -207,6 +208,74 @@ def test_captions_of_a_vision_language_model(tmp_path: Path) -> None:
 def test_embeddings_of_pictures(tmp_path: Path) -> None:
     model = loaded("transformers.clip", "clip", save_clip(tmp_path))
     assert_together(EmbedImage(), [EmbedImage.In(image=image, model=model) for image in PICTURES])
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+OTHERS = [picture(image.width, image.height, seed=n + 7) for n, image in enumerate(PICTURES)]
+MASKS = [Image.new("L", (8, 8), white) for white in (0, 255, 255)]
+MASKS[2].paste(0, (0, 0, 4, 8))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return loaded("transformers.clip", "clip", save_clip(tmp_path_factory.mktemp("clip")))
+
+
+def test_clip_scores_of_edits_of_which_not_all_is_known(clip: Any) -> None:
+    known = [{"text": "a cat"}, {"text": "a dog that runs", "source": OTHERS[1], "source_text": "a dog"}]
+    known += [{"source": OTHERS[2], "target": OTHERS[0], "instruction": "make it blue"}]
+    xs = [ClipScore.In(image=image, model=clip, **more) for image, more in zip(PICTURES, known, strict=True)]
+    assert_together(ClipScore(), xs)
+    assert_together(ClipScore(), [ClipScore.In(image=image, text="a", model=None) for image in PICTURES])
+    assert_together(ClipScore(compat="openai"), xs)
+
+
+@pytest.mark.parametrize("region", ["whole", "inside"])
+def test_clip_score_of_regions_of_which_one_is_empty(clip: Any, region: Any) -> None:
+    texts = ["a cat", "a dog that runs", "a house"]
+    xs = [
+        ClipTextScore.In(image=image, text=text, mask=mask, model=clip)
+        for image, text, mask in zip(PICTURES, texts, MASKS, strict=True)
+    ]
+    found = assert_together(ClipTextScore(region=region), xs)
+    name = "clip_score" if region == "whole" else "clip_score_inside"
+    assert [out.scores[name] is None for out in found] == [region == "inside", False, False]
+
+
+def test_s_visual(clip: Any) -> None:
+    xs = [
+        SVisual.In(before=OTHERS[0], after=OTHERS[n], source=PICTURES[n], image=PICTURES[0], model=clip) for n in (1, 2)
+    ]
+    assert_together(SVisual(), xs)
+
+
+def test_hps(tmp_path: Path) -> None:
+    model = loaded("open_clip.hps", "hps", save_open_clip(tmp_path))
+    xs = [Hps.In(image=image, text=text, model=model) for image, text in zip(PICTURES, ["a", "bb", "ccc"], strict=True)]
+    assert_together(Hps(), xs)
+
+
+@pytest.mark.parametrize("region", ["whole", "inside"])
+def test_structure_of_pictures_of_different_sizes(tmp_path: Path, region: Any) -> None:
+    model = loaded("transformers.structure", "structure", save_vit(tmp_path))
+    pairs = zip(PICTURES, OTHERS, MASKS, strict=True)
+    xs = [Structure.In(image=image, reference=other, mask=mask, model=model) for image, other, mask in pairs]
+    assert_together(Structure(size=32, region=region), xs)
+
+
+def test_dino(tmp_path: Path) -> None:
+    model = loaded("transformers.dino", "dino", save_vit(tmp_path))
+    xs = [Dino.In(image=image, reference=other, model=model) for image, other in zip(PICTURES, OTHERS, strict=True)]
+    assert_together(Dino(resize=40, crop=32), xs)
+
+
+@pytest.mark.parametrize("region", ["whole", "outside"])
+def test_lpips_of_pictures_of_different_sizes(tmp_path: Path, region: Any) -> None:
+    model = loaded("lpips", "lpips", save_lpips(tmp_path), net="squeeze")
+    pairs = zip(PICTURES, OTHERS, MASKS, strict=True)
+    xs = [Lpips.In(image=image, reference=other, mask=mask, model=model) for image, other, mask in pairs]
+    assert_together(Lpips(region=region), xs)
 
 
 def test_a_batch_that_gives_something_else_is_found() -> None:

@@ -7,6 +7,7 @@ subtracts, because the papers differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,22 +66,33 @@ class Edit:
         ]
 
 
-def similarities(clip: Any, image: Image.Image, edit: Edit, how: Preprocessing) -> dict[str, float]:
-    """Every score that `edit` allows; each picture and text is embedded once.
+def similarities(clip: Any, images: list[Image.Image], edits: list[Edit], how: Preprocessing) -> list[dict[str, float]]:
+    """Every score that its edit allows, for each picture; pictures and texts are embedded together, each once.
 
     Raises:
-        ValueError: there is nothing to compare the picture with.
+        ValueError: there is nothing to compare a picture with.
     """
-    names = edit.names()
-    if not names:
+    if not all(edit.names() for edit in edits):
         raise ValueError("there is nothing to compare the picture with: give 'text', 'source' or 'target'")
-    known = {"image": image, "source": edit.source, "target": edit.target}
-    pictures = {k: v for k, v in known.items() if v is not None}
-    e = dict(zip(pictures, embed_images(clip, list(pictures.values()), how)[:, None], strict=True))
-    said = {"text": edit.text, "source_text": edit.source_text, "instruction": edit.instruction}
-    texts = {k: v for k, v in said.items() if v is not None}
-    if texts:
-        e |= dict(zip(texts, clip.text(list(texts.values()))[:, None], strict=True))
+    pictures = [
+        {"image": image, "source": edit.source, "target": edit.target}
+        for image, edit in zip(images, edits, strict=True)
+    ]
+    texts = [{"text": e.text, "source_text": e.source_text, "instruction": e.instruction} for e in edits]
+    seen = _embedded(pictures, lambda flat: embed_images(clip, flat, how))
+    said = _embedded(texts, clip.text)
+    return [_formulas(edit.names(), e | t) for edit, e, t in zip(edits, seen, said, strict=True)]
+
+
+def _embedded(rows: list[dict[str, Any]], embed: Callable[[list[Any]], Tensor]) -> list[dict[str, Tensor]]:
+    """Name → embedding, (1, D), of what is given in each row."""
+    kept = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    flat = [value for row in kept for value in row.values()]
+    found = iter(embed(flat)[:, None] if flat else ())
+    return [{name: next(found) for name in row} for row in kept]
+
+
+def _formulas(names: list[str], e: dict[str, Tensor]) -> dict[str, float]:
     formulas = {
         "clip_text": lambda: cosine_similarity(e["image"], e["text"]),
         "clip_text_distance": lambda: 1 - cosine_similarity(e["image"], e["text"]),

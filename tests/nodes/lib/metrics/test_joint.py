@@ -47,7 +47,7 @@ def test_every_score_is_its_formula(clip, embedded):
     e = embedded
     edit = joint.Edit(SOURCE, "a dog", "a cat", TARGET, "make it a dog")
     step = unit(e["I"]) - unit(e["S"])
-    assert joint.similarities(clip, IMAGE, edit, "none") == {
+    assert joint.similarities(clip, [IMAGE], [edit], "none")[0] == {
         "clip_text": pytest.approx(cos(e["I"], e["new"]), **CLOSE),
         "clip_text_distance": pytest.approx(1 - cos(e["I"], e["new"]), **CLOSE),
         "clip_image": pytest.approx(cos(e["I"], e["S"]), **CLOSE),
@@ -59,16 +59,16 @@ def test_every_score_is_its_formula(clip, embedded):
 
 def test_reedits_direction_is_not_the_usual_one(clip):
     edit = joint.Edit(SOURCE, "a dog", "a cat", None, "a dog")
-    values = joint.similarities(clip, IMAGE, edit, "none")
+    values = joint.similarities(clip, [IMAGE], [edit], "none")[0]
     assert abs(values["clip_direction"] - values["clip_instruction"]) > 1e-3
 
 
 def test_only_what_is_known_is_scored(clip):
-    assert list(joint.similarities(clip, IMAGE, joint.Edit(target=TARGET), "none")) == ["clip_target"]
+    assert list(joint.similarities(clip, [IMAGE], [joint.Edit(target=TARGET)], "none")[0]) == ["clip_target"]
     assert joint.Edit(text="a", source_text="b").names() == ["clip_text", "clip_text_distance"]
     assert joint.Edit(source=SOURCE, instruction="x").names() == ["clip_image", "clip_instruction"]
     with pytest.raises(ValueError, match="nothing to compare the picture with"):
-        joint.similarities(clip, IMAGE, joint.Edit(source_text="b", instruction="c"), "none")
+        joint.similarities(clip, [IMAGE], [joint.Edit(source_text="b", instruction="c")], "none")
 
 
 class OfTransformers4:
