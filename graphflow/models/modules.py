@@ -101,7 +101,7 @@ def to_host(pinned: bool) -> Callable[[Tensor], Tensor]:
         if not pinned:
             return tensor.to("cpu")
         try:
-            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            host = torch.empty_like(tensor, device="cpu", pin_memory=True)
         except RuntimeError:  # memory that can't be swapped out is scarce
             return tensor.to("cpu")
         return host.copy_(tensor)

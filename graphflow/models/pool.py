@@ -24,13 +24,14 @@ from graphflow.models.offload import offload
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.models.sharing import Parts, sharing
 from graphflow.models.trained import ref_of_trained
+from graphflow.models.turns import Turns
 from graphflow.models.weights import model_key, weight_bytes
 
 HOST_RESERVE = 2 * 2**30  # bytes of host memory that models which left the device don't take
 Stage = Literal["host", "device"]
 
 # from_pretrained patches torch's module construction process-wide while it runs (diffusers#4296): one load at a time.
-_LOADING = threading.Lock()
+_LOADING = Turns()
 
 
 @dataclass(eq=False)
@@ -101,7 +102,7 @@ class ModelPool:
                 return
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="graphflow-loader")
-            self._loads[key] = self._thread.submit(self._load, ref)
+            self._loads[key] = self._thread.submit(self._load, ref, urgent=False)
 
     def release(self, keys: Iterable[str], keep_on_host: bool) -> int:
         """Take models off the device, and out of host memory too unless they are to stay there.
@@ -165,7 +166,7 @@ class ModelPool:
                 future.set_running_or_notify_cancel()
         if mine:
             try:
-                future.set_result(self._load(ref))
+                future.set_result(self._load(ref, urgent=True))
             except BaseException as error:
                 future.set_exception(error)
         try:
@@ -184,7 +185,7 @@ class ModelPool:
                 del self._loads[key]
         return self._here().get(key)
 
-    def _load(self, ref: ModelRef) -> _Loaded:
+    def _load(self, ref: ModelRef, urgent: bool) -> _Loaded:
         """From disk to host memory."""
         folder, known = local_folder(ref), loaders().get(ref.loader)
         if known is None:
@@ -194,7 +195,7 @@ class ModelPool:
         chosen = ref.dtype or known.dtype
         dtype = getattr(torch, chosen) if chosen else self.dtype
         self._announce(ref, weight_bytes(ref, str(dtype).removeprefix("torch.")), "host")
-        with _LOADING, sharing(self._parts):
+        with _LOADING.turn(urgent), sharing(self._parts):
             began = time.perf_counter()
             value = known.load(ref, folder, torch.device("cpu"), dtype)
             loaded = _Loaded(ref, value, modules.roots_of(value), on_device=self._on_host)

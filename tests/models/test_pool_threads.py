@@ -16,6 +16,7 @@ from torch import nn
 
 from graphflow.errors import GraphflowError
 from graphflow.models.refs import ModelRef
+from graphflow.models.turns import Turns
 from graphflow.models.weights import model_key, weight_bytes
 
 
@@ -74,6 +75,32 @@ def test_what_goes_wrong_while_prefetching_is_said_by_get(pool: Watched, gate: t
     loader.error = None
     assert pool.get(ref) is pool.get(ref)
     assert loader.count == 2
+
+
+def test_what_a_node_waits_for_goes_before_what_is_only_foreseen() -> None:
+    turns, order = Turns(), []
+    threads = [threading.Thread(target=take, args=(turns, urgent, order)) for urgent in (False, False, True, True)]
+    with turns.turn(urgent=True):
+        for thread in threads:
+            thread.start()
+        while turns._urgent < 2:
+            threads[2].join(0.01)
+    for thread in threads:
+        thread.join(30)
+    assert order == [True, True, False, False]
+
+
+def take(turns: Turns, urgent: bool, order: list[bool]) -> None:
+    with turns.turn(urgent):
+        order.append(urgent)
+
+
+def test_a_load_that_fails_gives_its_turn_back() -> None:
+    turns = Turns()
+    with pytest.raises(ValueError, match="no"), turns.turn(urgent=False):
+        raise ValueError("no")
+    with turns.turn(urgent=False):
+        pass
 
 
 @pytest.mark.parametrize("build", [lambda: nn.Linear(2, 2).weight, lambda: torch.empty(1)], ids=["network", "tensor"])
