@@ -117,17 +117,23 @@ class Scheduler:
         first = self._choice.choose(self._route.numbers[device], memory, self._where)
         if first is None:
             return None
-        task = self._board.tasks[first]
-        evict, load = memory.make_room(task.models, task.memory, self._next_use[device])
-        self._begin(first, device)
-        batch = [first, *self._more(first, memory)]
-        for number in batch[1:]:
-            self._begin(number, device)
-        for number in batch:
-            self._steps[number] = batch
-        memory.begin(id(batch), task.models, sum(self._board.tasks[n].memory for n in batch))
+        tasks = self._board.tasks
+        task = tasks[first]
+        evict, load = (
+            memory.make_room(task.models, task.memory, self._next_use[device])
+            if task.models or task.memory
+            else ((), ())
+        )
+        batch = [first]
+        self._begin(first, device, batch)
+        if task.batch and (limit := self._batch_limit(task)) > 1:
+            for number in self._route.like(first, memory.batch(task, limit) - 1):
+                batch.append(number)
+                self._begin(number, device, batch)
+        memory.begin(id(batch), task.models, task.memory * len(batch))
         self._busy[device] += 1
-        return Step(device, tuple(self._board.tasks[n].name for n in batch), evict, load)
+        names = (task.name,) if len(batch) == 1 else tuple(tasks[n].name for n in batch)
+        return Step(device, names, evict, load)
 
     def prefetch(self, device: str) -> str | None:
         """The model to bring from disk to host memory while the device computes; asked again it names the next."""
@@ -204,18 +210,11 @@ class Scheduler:
         self._board.state[number] = READY
         self._route.enter(number)
 
-    def _begin(self, number: int, device: str) -> None:
+    def _begin(self, number: int, device: str, step: list[int]) -> None:
         self._board.state[number] = RUNNING
         self._route.leave(number)
         self._where[number] = device
-
-    def _more(self, first: int, memory: Memory) -> list[int]:
-        """Further tasks that can run in the same call."""
-        task = self._board.tasks[first]
-        limit = self._batch_limit(task) if task.batch else 1
-        if limit <= 1:
-            return []
-        return self._route.like(first, memory.batch(task, limit) - 1)
+        self._steps[number] = step
 
     def _stop(self, number: int) -> None:
         """Take a task out of the step that it runs in, if it does."""

@@ -62,7 +62,8 @@ class Memory:
         self, models: Iterable[str], memory: int, next_use: NextUse
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Bring models onto the device beside so many bytes of activations; returns what goes and what comes."""
-        load = tuple(m for m in models if m not in self.resident)
+        here = self.resident
+        load = tuple([m for m in models if m not in here])
         if not load and memory <= self.free:
             return (), ()
         coming = sum(self.bytes_of(m) for m in load if not (self.device.shares_host and m in self.on_host))
