@@ -203,8 +203,7 @@ class Engine:
             self._over(pending)
             self._cut_off(node, index)
             return
-        with resumed(self.collects):  # a lost value may have to be computed
-            pending.placed = self.settler.look_up(node, index, name)
+        pending.placed = self.settler.look_up(node, index, name)
         if pending.placed is None:
             self._settled(pending)
             return
@@ -270,7 +269,7 @@ class Engine:
         if not jobs and not evict:
             return None
         for job in jobs:
-            self.settler.begin(job, "" if step.device == HOST else step.device, len(jobs))
+            self.settler.begin(job, step.device, len(jobs))
         return Work(step.device, jobs, evict)
 
     def _may_compute(self, job: Job, device: str) -> bool:

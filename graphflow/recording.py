@@ -19,6 +19,7 @@ from graphflow.placing import Placed, Placer
 from graphflow.record import InputRecord, LoadRecord, ModelRecord, NodeRecord, RunRecord, ValueRecord
 from graphflow.spec import Ref
 from graphflow.store import Stored
+from graphflow.store.measures import Measures, note_load
 from graphflow.version import __version__
 
 
@@ -41,14 +42,16 @@ class Settled:
 class Teller:
     """Passes events on, from whichever thread they come, and notes loads for the record."""
 
-    def __init__(self, emit: Listener, recording: Recording, began: float) -> None:
-        self._emit, self._recording, self._began = emit, recording, began
+    def __init__(self, emit: Listener, recording: Recording, began: float, measures: Measures) -> None:
+        self._emit, self._recording, self._began, self._measures = emit, recording, began, measures
         self._lock = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, ModelLoaded | ModelReleased):
                 self._recording.note_load(event, time.perf_counter() - self._began)
+            if isinstance(event, ModelLoaded) and event.stage == "host":
+                note_load(self._measures, event.name, event.seconds)
             self._emit(event)
 
 

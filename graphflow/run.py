@@ -196,7 +196,8 @@ class Runner:
         assert self._recording is not None
         kept = list(self.outputs.values())
         lifetimes = Lifetimes(self.graph, kept)
-        tell = Teller(self.emit, self._recording, self._began)
+        measures = Measures(self.store.folder)
+        tell = Teller(self.emit, self._recording, self._began, measures)
         around = Surroundings(self.store, self.dtype, tell, self.on_preview, self.cancelled)
         self._values = Values(self.graph, self.inputs, self.store, self.known, lifetimes)
         self._keeper = Keeper(
@@ -209,7 +210,6 @@ class Runner:
         computers = {device: Computer(device, around, limit) for device, limit in memory.items()}
         workers = {device: Worker(computer, done, device) for device, computer in computers.items()}
         workers[HOST] = Worker(Computer(self.device, around), done, HOST)
-        measures = Measures(self.store.folder)
         workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)
         self._settler = Settler(
             self.graph, plan, self.store, self._placer, self._values, self._keeper, self.options, tell,

@@ -14,7 +14,7 @@ from graphflow.plan import Plan, PlannedNode
 from graphflow.scheduler import Device, ModelSpec, Scheduler, Task
 from graphflow.scheduler.from_plan import Expected, PlanTasks, trained_key
 from graphflow.settle import Options
-from graphflow.store.measures import Measures
+from graphflow.store.measures import Measures, load_seconds
 
 AHEAD = 2  # steps that a device is given, the one that it is at included: the next is fetched while it computes
 WINDOW = 64  # elements of a map that are open at once, where its models fit on a device together
@@ -79,7 +79,7 @@ class Workload:
         for place in self._weights(node, index):
             key = trained_key(self.graph, place)
             if key not in self.scheduler.models:
-                self.scheduler.set_model(key, self._spec(key, self.known.stored(place).bytes))
+                self.scheduler.set_model(key, _spec(self.known.stored(place).bytes))
 
     def fetched(self, job: Job) -> None:
         """The inputs of an instance are at hand: trained weights have the pool's name by now."""
@@ -105,11 +105,8 @@ class Workload:
             self._noted.add(id(ref))
             key = model_key(ref)
             self.refs[key] = ref
-            self.scheduler.set_model(key, self._spec(key, weight_bytes(ref, self.dtype)))
-
-    def _spec(self, key: str, size: int) -> ModelSpec:
-        seconds = self.measures.get(f"load {key}").get("seconds", size / DISK)
-        return ModelSpec(size, seconds, size / BUS)
+            seconds = load_seconds(self.measures, ref.describe())
+            self.scheduler.set_model(key, _spec(weight_bytes(ref, self.dtype), seconds))
 
     def _weights(self, node: GraphNode, index: Index) -> list[Place]:
         """The places of trained weights that an instance is fed."""
@@ -145,10 +142,6 @@ class Workload:
         """A larger batch than this did not fit."""
         self.measures.note(self._what(node), {**self._peak(node), "limit": float(batch)})
 
-    def loaded(self, key: str, seconds: float) -> None:
-        """Remember how long a model took from disk."""
-        self.measures.note(f"load {key}", {"seconds": seconds})
-
     def seconds(self, jobs: Sequence[Job]) -> float:
         """How long instances like these have taken in this run; one second where nobody knows."""
         total = 0.0
@@ -179,3 +172,7 @@ class Workload:
         device = next(iter(self.memory), "").partition(":")[0]
         models = ",".join(sorted(map(model_key, node.models.values())))
         return f"peak {node.cls.kind} {sorted(node.parameters.items())} {models} {device} {self.dtype}"
+
+
+def _spec(size: int, seconds: float | None = None) -> ModelSpec:
+    return ModelSpec(size, size / DISK if seconds is None else seconds, size / BUS)

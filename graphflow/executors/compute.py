@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphflow import machine
 from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.executors.job import Job, RunContext, Surroundings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphflow.models.pool import ModelPool
     from graphflow.models.refs import ModelRef
 
+HOST_SPARE = 4 << 30  # bytes of host memory that models which wait there leave to everything else
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory", "can't allocate memory")
 
 
@@ -85,9 +87,11 @@ class Computer:
         return self._pool
 
     def evict(self, models: Sequence[str]) -> None:
-        """Move models off the device."""
+        """Move models off the device: into host memory, where that has room for them."""
         if models and self._pool is not None:
-            self._pool.release(models, keep_on_host=True)
+            sizes = self._pool.resident
+            for key in models:
+                self._pool.release([key], keep_on_host=_host_has_room(sizes.get(key, 0)))
 
     def prefetch(self, ref: ModelRef) -> None:
         """Bring a model into host memory in the background."""
@@ -182,7 +186,8 @@ class Computer:
         wanted = self._keys(jobs)
         others = [key for key in self._pool.resident if key not in wanted]
         if others:
-            freed = self._pool.release(others, keep_on_host=True)
+            keep = _host_has_room(sum(self._pool.resident.values()))
+            freed = self._pool.release(others, keep_on_host=keep)
             self.released += others
             self._free()
             yield f"{len(others)} model(s) moved off {self.device} ({size(freed)})"
@@ -227,6 +232,11 @@ class Computer:
 def _named(emit: Callable[[Event], None], device: str, event: Event) -> None:
     """Pass a pool's event on with the name that the run has for its device, such as cpu:1."""
     emit(replace(event, device=device) if isinstance(event, ModelLoading | ModelLoaded | ModelReleased) else event)
+
+
+def _host_has_room(wanted: int) -> bool:
+    found = machine.memory()
+    return found is None or found.available is None or found.available - wanted > HOST_SPARE
 
 
 def trained_ports(job: Job) -> list[Port]:

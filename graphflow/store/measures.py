@@ -74,6 +74,17 @@ class Measures:
             yield db
 
 
+def note_load(measures: Measures, model: str, seconds: float) -> None:
+    """Remember how long a model took from disk to host memory; the first load of a process imports libraries, too."""
+    least = min(seconds, load_seconds(measures, model) or seconds)
+    measures.note(f"load {model}", {"seconds": least})
+
+
+def load_seconds(measures: Measures, model: str) -> float | None:
+    """How long a model takes from disk to host memory, if that was measured."""
+    return measures.get(f"load {model}").get("seconds")
+
+
 def _numbers(text: str) -> Numbers:
     found = json.loads(text)
     if not isinstance(found, dict):
