@@ -49,7 +49,7 @@ class Loop:
     ema: float | None = None  # decay of the moving average that is the result; None: the last parameters are
     workers: int = 1  # processes, each with batches of its own
     average_every: int = 8  # steps between two averagings of the parameters over the processes
-    save_seconds: float = 120.0
+    save_seconds: float = 60.0
     device: str = "cpu"
     bfloat16: bool = True  # autocast; parameters and optimiser stay in float32
     drawers: int | None = None  # processes that draw batches ahead; None: the other cores, beside an accelerator
