@@ -93,7 +93,7 @@ def strict(cls: Any, folder: Path, **how: Any) -> Any:
     from graphflow.nodes.loaders.threads import others_undisturbed
 
     try:
-        with _no_bars(), others_undisturbed():
+        with _no_bars(), others_undisturbed(cls):
             model, report = int8.from_pretrained(cls, folder, output_loading_info=True, **how)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise GraphflowError(f"{folder} can't be loaded as {cls.__name__}: {error}") from error

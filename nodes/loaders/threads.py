@@ -21,22 +21,35 @@ _CREATE = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.li
 
 
 @contextmanager
-def others_undisturbed() -> Iterator[None]:
-    """`from_pretrained` of both libraries inside leaves other threads alone. One thread at a time may be inside."""
-    import accelerate
-    import diffusers.models.modeling_utils as diffusers
-    import transformers.modeling_utils as transformers
-
-    def keep(cls: Any, dtype: torch.dtype) -> torch.dtype:
-        # diffusers sets the type in one place and resets it in another. It converts the weights without its help.
-        return torch.get_default_dtype()
-
+def others_undisturbed(cls: type) -> Iterator[None]:
+    """`from_pretrained` of a class of either library inside leaves other threads alone. One thread at a time."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(transformers, "local_torch_dtype", _default_type))
-        stack.enter_context(patch.object(diffusers.ModelMixin, "_set_default_torch_dtype", classmethod(keep)))
-        stack.enter_context(patch.object(diffusers, "no_init_weights", nullcontext))  # on meta it costs nothing
-        stack.enter_context(patch.object(accelerate, "init_empty_weights", _parameters_on_meta))
+        for owner, name, replacement in _replacements(cls.__module__.partition(".")[0]):
+            stack.enter_context(patch.object(owner, name, replacement))
         yield
+
+
+def _replacements(library: str) -> list[tuple[Any, str, Any]]:
+    # Only the library that is needed: the import of diffusers takes seconds.
+    if library == "transformers":
+        import transformers.modeling_utils
+
+        return [(transformers.modeling_utils, "local_torch_dtype", _default_type)]
+    if library == "diffusers":
+        import accelerate
+        import diffusers.models.modeling_utils as diffusers
+
+        return [
+            (diffusers.ModelMixin, "_set_default_torch_dtype", classmethod(_keep)),
+            (diffusers, "no_init_weights", nullcontext),  # on the meta device initialisation costs nothing
+            (accelerate, "init_empty_weights", _parameters_on_meta),
+        ]
+    return []
+
+
+def _keep(cls: Any, dtype: torch.dtype) -> torch.dtype:
+    # diffusers sets the type in one place and resets it in another. It converts the weights without its help.
+    return torch.get_default_dtype()
 
 
 class DefaultType(TorchFunctionMode):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_clip, save_sd
+from checkpoints import save_clip, save_llava, save_phi, save_sd, save_ultra_edit
+from measures import save_dinov2, save_lpips, save_open_clip, save_qwen_vl
 from pools import PICTURE, POCKET, Watched, tensors
 
 from graphflow.errors import MissingError
 from graphflow.events import ModelLoaded, ModelLoading, ModelReleased
 from graphflow.models import modules
-from graphflow.models.refs import ModelRef
+from graphflow.models.refs import ModelRef, loaders
 from graphflow.models.weights import model_key, weight_bytes
 
 
@@ -90,6 +92,31 @@ def test_nothing_keeps_a_released_model_alive(pool: Watched, role: str) -> None:
     assert (released.name, released.bytes) == (ref.describe(), size)
     pool.get(ref)
     assert pool.resident_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "save"),
+    [
+        ("transformers.sd3_text", "", save_ultra_edit),
+        ("diffusers.instruct_sd3", "transformer", save_ultra_edit),
+        ("transformers.causal_lm", "", save_phi),
+        ("transformers.image_to_text", "", save_llava),
+        ("open_clip", "", save_open_clip),
+        ("transformers.dino", "", save_dinov2),
+        ("transformers.vlm", "", save_qwen_vl),
+        ("lpips", "", save_lpips),
+    ],
+)
+def test_nor_does_anything_keep_other_families_alive(
+    pool: Watched, tmp_path: Path, name: str, part: str, save: Callable[[Path], Any]
+) -> None:
+    save(tmp_path)
+    options = {"net": "squeeze"} if name == "lpips" else {}
+    ref = ModelRef(loaders()[name].role, name, "tiny", path=tmp_path, part=part, options=options)
+    held = [weakref.ref(tensor) for tensor in tensors(pool.get(ref))]
+    assert pool.release([model_key(ref)], keep_on_host=False) > 0
+    assert held
+    assert not [tensor for tensor in held if tensor() is not None]
 
 
 @pytest.mark.parametrize("role", POCKET)
