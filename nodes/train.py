@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-import graphflow.nodes.pocket.train_exemplar  # noqa: F401 - more kinds of this family
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.nodes.pocket.train_base import SPACE, OnPictures, Training, runtime_of
 from graphflow.ports import Image, Model, Table, Weights

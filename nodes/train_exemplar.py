@@ -1,4 +1,4 @@
-"""Training of the pocket models for editing by example. The kinds belong to the family of `graphflow.nodes.train`."""
+"""Training of the pocket models that edit by instruction and by example, and their gates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from graphflow.nodes.pocket.train_base import OnPictures, Training, runtime_of
 from graphflow.ports import Image, Model, Table, Weights
 
 
-class TrainEditLatents(OnPictures, kind="train.edit_latents"):
+class TrainEditLatents(OnPictures, kind="train_exemplar.latents"):
     """Draw many edits and keep the latents of both pictures, for the trainings that learn from pairs."""
 
     count: int = Field(ge=1, description="edits of all types, rounded up to a multiple of 512")
@@ -27,7 +27,7 @@ class TrainEditLatents(OnPictures, kind="train.edit_latents"):
         return self.Out(edits=out)
 
 
-class TrainInstructDenoiser(Training, kind="train.instruct_denoiser"):
+class TrainInstructDenoiser(Training, kind="train_exemplar.instruct_denoiser"):
     """Train an InstructPix2Pix denoiser from a text-to-image one: it also sees the latents of the picture to edit."""
 
     drop_text: float = Field(0.05, ge=0, le=1, description="share of samples without the request")
@@ -52,7 +52,7 @@ class TrainInstructDenoiser(Training, kind="train.instruct_denoiser"):
         return self.Out(denoiser=self.result(out, "instruct_denoiser", "diffusers.instruct_unet"))
 
 
-class TrainIPAdapter(Training, kind="train.ip_adapter"):
+class TrainIPAdapter(Training, kind="train_exemplar.ip_adapter"):
     """Train an IP-Adapter on a frozen denoiser: four image tokens from the image embedding of CLIP."""
 
     drop_text: float = Field(0.4, ge=0, le=1, description="share of empty captions: the image tokens carry everything")
@@ -82,7 +82,7 @@ class TrainIPAdapter(Training, kind="train.ip_adapter"):
         return self.Out(adapter=self.result(out, "ip_adapter", "ip_adapter"))
 
 
-class TrainExemplarVLM(Training, kind="train.exemplar_vlm", version=2):
+class TrainExemplarVLM(Training, kind="train_exemplar.vlm"):
     """Train the captioner further: it reads an edit off a pair of pictures, and captions a picture as it will be."""
 
     image_size: int = Field(80, ge=16, description="side of the square that a picture or a pair is stretched to")
@@ -101,7 +101,7 @@ class TrainExemplarVLM(Training, kind="train.exemplar_vlm", version=2):
         return self.Out(vlm=self.result(out, "vlm", "transformers.vlm"))
 
 
-class ExemplarGates(Node, kind="train.exemplar_gates"):
+class ExemplarGates(Node, kind="train_exemplar.gates"):
     """Measure the pocket models for editing by example on pictures that training never saw, beside doing nothing."""
 
     edits: int = Field(70, ge=1, description="edits of the pocket benchmark to carry out as instructions")
