@@ -99,6 +99,7 @@ class Engine:
         """
         for name in names:
             self._expand(self.graph.nodes[name], ())
+        self._find_models()
         try:
             while not self.workload.idle:
                 if self.cancelled.is_set():
@@ -116,6 +117,14 @@ class Engine:
             raise
         for place in list(self._postponed):  # what decides how many there are has failed
             self._skip_postponed(place)
+
+    def _find_models(self) -> None:
+        """What an earlier run of the session has left on a device need not be loaded."""
+        if self.workload.idle:
+            return
+        for device, worker in self.workers.items():
+            if device != HOST and (found := worker.computer.left_over(self.workload.refs)):
+                self.scheduler.place(device, found)
 
     # --- which instances there are ----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from graphflow.devices import check_present, memory_of
 from graphflow.engine import Engine
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
-from graphflow.executors.compute import Computer, Outcome
+from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.worker import Done, Work, Worker
 from graphflow.garbage import paused
@@ -90,6 +90,7 @@ class Runner:
         on_preview: Callable[[str, Any], None] | None = None,
         options: Options | None = None,
         wirings: dict[str, Wiring] | None = None,
+        pools: Pools | None = None,
     ) -> None:
         self.graph, self.inputs, self.store = graph, inputs, store
         self.devices, self.dtype = device.split(","), dtype
@@ -97,6 +98,7 @@ class Runner:
         self.emit = emit or Bus()
         self.on_preview = on_preview
         self.options = options or Options()
+        self.pools = pools
         self.cancelled = threading.Event()
         self.numerics = f"{device.partition(':')[0]} {dtype}"
         self._placer = Placer(
@@ -207,7 +209,7 @@ class Runner:
         memory = {device: self._budget(device) for device in self.devices}
         self._recording.memory = {device: limit for device, limit in memory.items() if limit is not None}
         done: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
-        computers = {device: Computer(device, around, limit) for device, limit in memory.items()}
+        computers = {device: Computer(device, around, limit, self.pools) for device, limit in memory.items()}
         workers = {device: Worker(computer, done, device) for device, computer in computers.items()}
         workers[HOST] = Worker(Computer(self.device, around), done, HOST)
         workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)

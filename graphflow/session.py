@@ -12,6 +12,7 @@ from graphflow import devices, registry
 from graphflow.check import check
 from graphflow.errors import UsageError, did_you_mean
 from graphflow.events import Event
+from graphflow.executors.compute import Pools
 from graphflow.explain import explain
 from graphflow.graph import Graph
 from graphflow.inputs import InputValue, bind
@@ -34,6 +35,7 @@ class Session:
         remembered: inputs that a record brought along; they stand in for inputs that are not given.
         wirings: what plans and runs of this session share.
         models: the preset that replaces the graph's own; a relative path begins at `models_folder`.
+        pools: models that are loaded. They stay for the next run, as far as its budget allows; see `close`.
     """
 
     graph: Graph
@@ -44,6 +46,7 @@ class Session:
     wirings: dict[str, Wiring] = field(default_factory=dict)
     models: str | None = None
     models_folder: Path | None = None
+    pools: Pools = field(default_factory=dict)
 
     @property
     def numerics(self) -> str:
@@ -81,8 +84,14 @@ class Session:
                 raise UsageError(f"the graph has no node '{name}'; it has: {known}" + (f"; {hint}" if hint else ""))
         return Runner(
             self.graph, self.bind(given), self.store, self.device, self.dtype, emit, options=options,
-            wirings=self.wirings,
+            wirings=self.wirings, pools=self.pools,
         )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the loaded models."""
+        for pool in self.pools.values():
+            pool.close()
+        self.pools.clear()
 
     def run(self, options: Options | None = None, **given: Any) -> Run:
         """Run; the result's outputs are read with ``result["image"]``."""

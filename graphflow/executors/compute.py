@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from graphflow.models.refs import ModelRef
 
 HOST_SPARE = 4 << 30  # bytes of host memory that models which wait there leave to everything else
+Pools = dict[tuple[str, str], "ModelPool"]
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory", "can't allocate memory")
 
 
@@ -60,12 +62,14 @@ class Computer:
 
     Attributes:
         memory: budget of the device in bytes, for the figures of a failure.
+        pools: (device, dtype) → pool of models that outlive the run; None: they don't.
         released: models that were moved off the device to survive; whoever plans residency takes them from here.
     """
 
     device: str
     around: Surroundings
     memory: int | None = None
+    pools: Pools | None = None
     released: list[str] = field(default_factory=list)
     _pool: ModelPool | None = None
 
@@ -82,9 +86,33 @@ class Computer:
 
             from graphflow.models.pool import ModelPool
 
-            emit = partial(_named, self.around.emit, self.device)
-            self._pool = ModelPool(torch.device(self.torch_device), getattr(torch, self.around.dtype), emit)
+            found = self.pools.get((self.device, self.around.dtype)) if self.pools is not None else None
+            if found is None:
+                dtype = getattr(torch, self.around.dtype)
+                found = ModelPool(torch.device(self.torch_device), dtype, self.around.emit)
+            found.emit = partial(_named, self.around.emit, self.device)
+            self._pool = found
+            if self.pools is not None:
+                self.pools[self.device, self.around.dtype] = found
         return self._pool
+
+    def left_over(self, wanted: Collection[str]) -> list[str]:
+        """The models that an earlier run has left on the device; those that are not `wanted` go, if there is a budget.
+
+        Those that are wanted go, too, where they exceed the budget together.
+        """
+        if self.pools is None or (self.device, self.around.dtype) not in self.pools:
+            return []
+        sizes = self.pool.resident
+        kept, taken = [], 0
+        for key, bytes_ in sizes.items():
+            fits = self.memory is None or (key in wanted and taken + bytes_ <= self.memory)
+            if fits:
+                kept.append(key)
+                taken += bytes_
+            else:
+                self.evict([key])
+        return [key for key in kept if key in wanted]
 
     def evict(self, models: Sequence[str]) -> None:
         """Move models off the device: into host memory, where that has room for them."""
@@ -98,8 +126,8 @@ class Computer:
         self.pool.prefetch(ref)
 
     def close(self) -> None:
-        """Let go of all models."""
-        if self._pool is not None:
+        """Let go of all models, unless a later run may want them."""
+        if self._pool is not None and self.pools is None:
             self._pool.close()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:

@@ -177,6 +177,10 @@ class Scheduler:
             self._board.state[number] = READY
             self._route.again(number)
 
+    def place(self, device: str, models: Iterable[str]) -> None:
+        """These models of tasks lie on the device already, from an earlier run."""
+        self._memory[device].place(models)
+
     def forget(self, device: str, models: Iterable[str]) -> None:
         """These models are no longer on the device."""
         for model in models:

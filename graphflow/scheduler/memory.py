@@ -95,6 +95,13 @@ class Memory:
             room += self.bytes_of(model)
         return out
 
+    def place(self, models: Iterable[str]) -> None:
+        """These models are there already."""
+        for model in models:
+            self.resident[model] = None
+            self.mask |= 1 << self._bits[model]
+        self.resized()
+
     def drop(self, model: str) -> None:
         """A model is no longer there."""
         if self.resident.pop(model, self) is None:
