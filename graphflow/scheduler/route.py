@@ -215,7 +215,7 @@ class Route:
         while queue and len(out) < count and len(others) <= 2 * count:
             position = heapq.heappop(queue)
             number = self.order[position]
-            if number == first or board.state[number] != READY:
+            if number == first or number in out or board.state[number] != READY:
                 continue
             if board.tasks[number].batch == board.tasks[first].batch:
                 out.append(number)

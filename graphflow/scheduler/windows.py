@@ -160,9 +160,9 @@ class Windows:
         for number in inside:
             size = tasks[number].holds
             last = max((u for u in self.board.users[number] if u in place), key=place.__getitem__, default=None)
-            most = max(most, held + size)
-            held -= release.pop(number, 0)
             if last is not None:  # what leaves the element is kept however small the window is
                 held += size
                 release[last] = release.get(last, 0) + size
+                most = max(most, held)
+            held -= release.pop(number, 0)
         return most
