@@ -222,6 +222,7 @@ def published_patches(unet: Any, steps: Any, now: list[int]) -> Iterator[None]:
 
     places, taps, before = Taps(unet).places, Taps(unet), unet.attn_processors
     resnets, layers = decoder_places(places)
+
     def share_features(count: int, module: Any, args: Any, out: Tensor) -> Tensor | None:
         return shared(out) if now[0] < count else None
 

@@ -53,11 +53,11 @@ SIZES = {
 class Models:
     """The networks of one size on one device, as graphflow wraps them and in diffusers' pipeline."""
 
-    def __init__(self, size: Size, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, size: Size, device: torch.device, dtype: torch.dtype, seed: int = 0) -> None:
         self.device, self.size = device, size
         with torch.device("meta"):
             unet, vae, text = _unet(size), _vae(size), _text_encoder(size)
-        self.unet, self.vae, self.text = (filled(model.to(dtype), device) for model in (unet, vae, text))
+        self.unet, self.vae, self.text = (filled(model.to(dtype), device, seed) for model in (unet, vae, text))
         self.tokenizer = byte_tokenizer()
         self.denoiser, self.graphflow_vae = Denoiser(self.unet, SCHEDULER), VAE(self.vae)
         self.text_encoder = TextEncoder(self.tokenizer, self.text)
@@ -78,7 +78,7 @@ class Models:
         return pipeline
 
 
-def filled(model: nn.Module, device: torch.device, seed: int = 0) -> nn.Module:
+def filled(model: nn.Module, device: torch.device, seed: int) -> nn.Module:
     """A model that was built on the meta device, on a real one with random weights that keep the signal's size."""
     if device.type != "meta":
         buffers = {name: value for name, value in model.named_buffers() if not value.is_meta}
