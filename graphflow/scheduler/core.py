@@ -71,17 +71,12 @@ class Scheduler:
         self._windows.add(new)
         self._route.add(new)
         for number in new:
-            if self._board.pending[number] == 0 and self._board.element[number] < 0:
-                self._freshen(number)
-        self._windows.measure()
-        for number in new:
-            if self._board.element[number] >= 0 and self._windows.may_run(number):
-                self._met(number)
+            self._met(number)
 
     def set_model(self, key: str, spec: ModelSpec) -> None:
         """Say how large a model is, once that is known."""
         self.models[key] = spec
-        self._windows.measure()
+        self._windows.changed()
         for memory in self._memory.values():
             memory.resized()
 

@@ -15,6 +15,9 @@ from graphflow.node import BatchNode
 from graphflow.plan import Plan, PlannedNode
 from graphflow.scheduler.tasks import ModelSpec, Task
 
+DEVICE_SECONDS = 1.0  # of an instance that never ran and computes on a device
+HOST_SECONDS = 0.05  # of any other
+
 
 class Expected(NamedTuple):
     """What is expected of an instance: seconds, bytes of activations, bytes of its results."""
@@ -27,11 +30,16 @@ class Expected(NamedTuple):
 Expect = Callable[[GraphNode, PlannedNode | None], Expected]
 
 
+def guess(node: GraphNode) -> float:
+    """The seconds that an instance is taken to need when its kind never ran."""
+    return DEVICE_SECONDS if node.cls.accelerated() else HOST_SECONDS
+
+
 def from_plan(node: GraphNode, planned: PlannedNode | None) -> Expected:
-    """What the plan knows from earlier runs; nothing for a kind that never ran."""
+    """What the plan knows from earlier runs, and a guess of the time for a kind that never ran."""
     if planned is None:
-        return Expected()
-    return Expected(planned.seconds or 0.0, 0, planned.bytes or 0)
+        return Expected(guess(node))
+    return Expected(guess(node) if planned.seconds is None else planned.seconds, 0, planned.bytes or 0)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from graphflow.scheduler.from_plan import Expected, PlanTasks, from_plan, models
 from graphflow.scheduler.simulate import Simulated, Simulation
 from graphflow.scheduler.tasks import Device, ModelSpec, Task
 
-DEVICE_SECONDS = 1.0  # of a node that never ran and takes models
-HOST_SECONDS = 0.05  # of any other
 LENGTH = 10  # elements of a list that is not known yet
 GPUS = 100_000
 
@@ -143,10 +141,9 @@ def what_if(plan: Plan, graph: Graph, machine: Machine, dtype: str, assume: Mapp
         found = from_plan(node, planned)
         if planned is not None and planned.seconds is not None:
             told.add(node.name)
-            return found
-        seconds = DEVICE_SECONDS if node.cls.accelerated() else HOST_SECONDS
-        guessed[node.cls.kind] = seconds
-        return found._replace(seconds=seconds)
+        else:
+            guessed[node.cls.kind] = found.seconds
+        return found
 
     maker = PlanTasks(plan, graph, expect, known)
     tasks = list(_tasks(plan, graph, known, maker))

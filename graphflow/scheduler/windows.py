@@ -61,18 +61,20 @@ class Windows:
         self.axes: dict[str, Axis] = {}
         self.state = bytearray()
         self.left: list[int] = []
+        self._stale = True
 
     def copy(self) -> Windows:
         """The same, to look ahead with."""
         out = Windows(self.board, (), self.size_of, self.window, self.value_limit)
         out.window, out.budget = self.window, self.budget
         out.axes = {name: replace(axis, waiting=axis.waiting[:]) for name, axis in self.axes.items()}
-        out.state, out.left = self.state[:], self.left[:]
+        out.state, out.left, out._stale = self.state[:], self.left[:], self._stale
         return out
 
     def add(self, new: range) -> None:
         """Note new tasks."""
         board = self.board
+        self._stale = True
         for number in range(len(self.state), len(board.elements)):
             axis, position = board.elements[number]
             self.state.append(CLOSED)
@@ -90,10 +92,9 @@ class Windows:
                 self.state[element] = OPEN
                 found.open += 1
 
-    def measure(self) -> None:
-        """Set the limits anew, from what is known now."""
-        for axis in self.axes.values():
-            axis.limit = self._limit(axis)
+    def changed(self) -> None:
+        """Sizes of models have changed: the limits are set anew before the next element is opened."""
+        self._stale = True
 
     def may_run(self, task: int) -> bool:
         """Whether the task stands outside of maps, or in an open element."""
@@ -104,6 +105,8 @@ class Windows:
         """Open what may be opened now, and one element more with `force`; returns the elements."""
         out: list[int] = []
         for axis in self.axes.values():
+            if self._stale:
+                axis.limit = self._limit(axis)
             while axis.waiting and (axis.open < axis.limit or (force and not out)):
                 _, number = heapq.heappop(axis.waiting)
                 if self.left[number] == 0:
@@ -112,6 +115,7 @@ class Windows:
                 self.state[number] = OPEN
                 axis.open += 1
                 out.append(number)
+        self._stale = False
         return out
 
     def finish(self, task: int) -> bool:
