@@ -23,6 +23,7 @@ from graphflow.graph import Graph, GraphNode, Index, Place
 from graphflow.keep import Keeper
 from graphflow.known import Known, UnknownError, places_of
 from graphflow.lifetimes import Lifetimes
+from graphflow.models.refs import ModelRef
 from graphflow.placing import Placed
 from graphflow.plan import Plan
 from graphflow.scheduler import Scheduler, Step
@@ -243,8 +244,8 @@ class Engine:
                     self._take(done, worker)
                     return True
                 self._in_flight += 1
+                work.coming = self._next_model(device)
                 worker.submit(work)
-                self._look_ahead(device, worker)
         return False
 
     def _alone(self, work: Work) -> bool:
@@ -253,11 +254,10 @@ class Engine:
             return True
         return work.device == HOST and self.workload.seconds(work.jobs) < QUICK
 
-    def _look_ahead(self, device: str, worker: Worker) -> None:
-        """Load the model that comes next while the device computes."""
+    def _next_model(self, device: str) -> ModelRef | None:
+        """The model to load while the device computes."""
         key = self.scheduler.prefetch(device)
-        if key is not None and (ref := self.workload.refs.get(key)) is not None:
-            worker.computer.prefetch(ref)
+        return self.workload.refs.get(key) if key is not None else None
 
     def _prepare(self, step: Step) -> Work | None:
         """Fetch what the tasks of a step are fed; some of them may turn out to need no computing."""
@@ -333,6 +333,8 @@ class Engine:
                 self._keep(outcome)
             except (Cancelled, GraphflowError) as error:
                 stopped = stopped or error
+        for name, batch in worker.computer.halved.items():
+            self.workload.shrink(self.graph.nodes[name], batch)
         if worker.computer.released:
             self.workload.forget(done.work.device, worker.computer.released)
             worker.computer.released.clear()

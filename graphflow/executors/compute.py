@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow import machine
 from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
+from graphflow.executors.host import to_host
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
 from graphflow.models.weights import model_key
@@ -64,6 +65,7 @@ class Computer:
         memory: budget of the device in bytes, for the figures of a failure.
         pools: (device, dtype) → pool of models that outlive the run; None: they don't.
         released: models that were moved off the device to survive; whoever plans residency takes them from here.
+        halved: node → the largest batch that there is room for, where a larger one has failed.
     """
 
     device: str
@@ -71,7 +73,10 @@ class Computer:
     memory: int | None = None
     pools: Pools | None = None
     released: list[str] = field(default_factory=list)
+    halved: dict[str, int] = field(default_factory=dict)
     _pool: ModelPool | None = None
+    _making: threading.Lock = field(default_factory=threading.Lock)  # two threads may want the first model at once
+    _coming: ModelRef | None = None
 
     @property
     def torch_device(self) -> str:
@@ -81,20 +86,23 @@ class Computer:
     @property
     def pool(self) -> ModelPool:
         """Loaded models; made, and torch imported, when the first node needs one."""
-        if self._pool is None:
-            import torch
+        with self._making:
+            if self._pool is None:
+                self._pool = self._find_pool()
+            return self._pool
 
-            from graphflow.models.pool import ModelPool
+    def _find_pool(self) -> ModelPool:
+        import torch
 
-            found = self.pools.get((self.device, self.around.dtype)) if self.pools is not None else None
-            if found is None:
-                dtype = getattr(torch, self.around.dtype)
-                found = ModelPool(torch.device(self.torch_device), dtype, self.around.emit)
-            found.emit = partial(_named, self.around.emit, self.device)
-            self._pool = found
-            if self.pools is not None:
-                self.pools[self.device, self.around.dtype] = found
-        return self._pool
+        from graphflow.models.pool import ModelPool
+
+        found = self.pools.get((self.device, self.around.dtype)) if self.pools is not None else None
+        if found is None:
+            found = ModelPool(torch.device(self.torch_device), getattr(torch, self.around.dtype), self.around.emit)
+        found.emit = partial(_named, self.around.emit, self.device)
+        if self.pools is not None:
+            self.pools[self.device, self.around.dtype] = found
+        return found
 
     def left_over(self, wanted: Collection[str]) -> list[str]:
         """The models that an earlier run has left on the device; those that are not `wanted` go, if there is a budget.
@@ -121,24 +129,31 @@ class Computer:
             for key in models:
                 self._pool.release([key], keep_on_host=_host_has_room(sizes.get(key, 0)))
 
-    def prefetch(self, ref: ModelRef) -> None:
-        """Bring a model into host memory in the background."""
-        self.pool.prefetch(ref)
-
     def close(self) -> None:
         """Let go of all models, unless a later run may want them."""
         if self._pool is not None and self.pools is None:
             self._pool.close()
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Compute jobs; those that are alike in one call. A job that fails does not stop the others."""
+    def run(self, jobs: Sequence[Job], coming: ModelRef | None = None) -> list[Outcome]:
+        """Compute jobs; those that are alike in one call. A job that fails does not stop the others.
+
+        Args:
+            coming: model to bring into host memory in the background, once those of the jobs are there.
+        """
         out: list[Outcome] = []
-        for group in _alike(jobs):
+        self._coming = coming
+        for group in self._that_fit(_alike(jobs)):
             if self.around.stopping.is_set():
                 out += [Outcome(job, error=Cancelled()) for job in group]
             else:
                 out += self._survive(group)
         return out
+
+    def _that_fit(self, groups: list[list[Job]]) -> Iterator[list[Job]]:
+        """Groups no larger than what is known to fit."""
+        for group in groups:
+            most = self.halved.get(group[0].node.name, len(group))
+            yield from (group[i : i + most] for i in range(0, len(group), most))
 
     def _survive(self, jobs: list[Job]) -> list[Outcome]:
         rescue: Iterator[str] | None = None
@@ -157,6 +172,7 @@ class Computer:
             if action is None and len(jobs) > 1:
                 half = (len(jobs) + 1) // 2
                 self._tell(jobs, f"out of memory with a batch of {len(jobs)}: going on with {half}")
+                self.halved[jobs[0].node.name] = half
                 return self._survive(jobs[:half]) + self._survive(jobs[half:])
             action = action or self._offload(jobs)
             if action is None:
@@ -170,6 +186,9 @@ class Computer:
         peak = Peak(self.device)
         try:
             values = [self._with_models(job) for job in jobs]
+            if self._coming is not None:
+                self.pool.prefetch(self._coming)
+                self._coming = None
             measured = bool(jobs[0].node.cls.model_ports())
             before = None
             if measured:
@@ -177,6 +196,8 @@ class Computer:
                 before = peak.now()
             started = time.perf_counter()
             results = self._call(jobs, values)
+            if self.torch_device != "cpu":
+                results = [to_host(out) for out in results]
             seconds = (time.perf_counter() - started) / len(jobs)
             highest = peak.read() if measured else None
             needed = None if highest is None or before is None else max(0, highest - before)
@@ -209,16 +230,17 @@ class Computer:
 
     def _rescue(self, jobs: list[Job]) -> Iterator[str]:
         """What may be done for a whole batch, one after the other; each time a few words of what was done."""
-        if self._pool is None:
-            return
         wanted = self._keys(jobs)
-        others = [key for key in self._pool.resident if key not in wanted]
-        if others:
+        others = [key for key in self._pool.resident if key not in wanted] if self._pool is not None else []
+        if self._pool is not None and others:
             keep = _host_has_room(sum(self._pool.resident.values()))
             freed = self._pool.release(others, keep_on_host=keep)
             self.released += others
             self._free()
-            yield f"{len(others)} model(s) moved off {self.device} ({size(freed)})"
+            what = "1 model" if len(others) == 1 else f"{len(others)} models"
+            yield f"{what} moved off {self.device} ({size(freed)})"
+        elif len(jobs) == 1:
+            yield "what was in use is freed"
 
     def _offload(self, jobs: list[Job]) -> str | None:
         if self._pool is None:

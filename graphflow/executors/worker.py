@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from graphflow.executors.compute import Computer, Outcome
 from graphflow.executors.job import Job
+from graphflow.models.refs import ModelRef
 
 
 @dataclass
@@ -19,11 +20,13 @@ class Work:
         device: its name; that of the workers of the CPU is ``host``.
         jobs: may be none.
         evict: keys of models.
+        coming: model that the next work will need.
     """
 
     device: str
     jobs: Sequence[Job]
     evict: tuple[str, ...] = ()
+    coming: ModelRef | None = None
 
 
 @dataclass
@@ -77,4 +80,4 @@ class Worker:
 
     def _do(self, work: Work) -> Done:
         self.computer.evict(work.evict)
-        return Done(work, self.computer.run(work.jobs))
+        return Done(work, self.computer.run(work.jobs, work.coming))
