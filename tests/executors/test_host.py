@@ -9,12 +9,12 @@ from PIL import Image as Pictures
 
 from graphflow.executors.host import to_host, with_tensors
 from graphflow.node import Ports
-from graphflow.ports import Image, Latents, TextCond
+from graphflow.ports import Image, Latents, TextCond, TextCondPort
 
 
 class Out(Ports):
     latents: Latents
-    cond: TextCond
+    cond: TextCondPort
     levels: list[Latents]
     image: Image
 
