@@ -76,7 +76,8 @@ def models_pull(
     models = _models(preset, role)
     for name, ref in models.items():
         if not ref.hub:
-            print(f"{name}: {ref.describe()} {'is to be put there by hand' if missing({name: ref}) else 'is here'}")
+            where = "is a service" if ref.endpoint else "is here"
+            print(f"{name}: {ref.describe()} {'is to be put there by hand' if missing({name: ref}) else where}")
     if offline or forbidden():
         _all_here(models)
         return

@@ -171,11 +171,13 @@ class ModelPool:
                 future.set_exception(error)
         try:
             return future.result()
-        except BaseException:
+        except BaseException as error:
             with self._lock:  # the next one who asks tries again
                 if self._loads.get(key) is future:
                     del self._loads[key]
-            raise
+            if mine or not isinstance(error, MemoryError | torch.OutOfMemoryError):
+                raise
+        return self._wait(key, ref)  # what had no room ahead of its time may have it now
 
     def _settled(self, key: str) -> _Loaded | None:
         """The model, if it is here. A load that has not begun, or has failed, is forgotten."""

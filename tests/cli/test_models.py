@@ -150,13 +150,15 @@ def test_models_that_come_by_other_ways(machine: Machine) -> None:
     own = (
         "  vae: {loader: diffusers.vae, path: mine}\n  clip: {loader: transformers.clip, packaged: pocket/weights/clip}"
     )
+    own += "\n  llm: {loader: openai, endpoint: 'http://localhost:8000/v1', options: {model: m}}"
     (machine.folder / "own.yaml").write_text(f"graphflow-preset: 1\nmodels:\n{own}\n")
     done = machine("models", "pull", "own.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"vae: {machine.folder / 'mine'} is to be put there by hand",
         "clip: pocket/weights/clip is here",
+        "llm: http://localhost:8000/v1 is a service",
     ]
     unknown = machine("models", "pull", "own.yaml", "vaee")
     assert unknown.returncode == 2
-    assert "it has: vae, clip" in unknown.stderr
+    assert "it has: vae, clip, llm" in unknown.stderr

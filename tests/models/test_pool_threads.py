@@ -77,6 +77,23 @@ def test_what_goes_wrong_while_prefetching_is_said_by_get(pool: Watched, gate: t
     assert loader.count == 2
 
 
+def test_what_had_no_room_ahead_of_its_time_is_loaded_again(pool: Watched, gate: tuple[Gate, ModelRef]) -> None:
+    loader, ref = gate
+    loader.error = MemoryError()
+    pool.prefetch(ref)
+    assert loader.entered.wait(30)
+    loader.open.set()
+    with pytest.raises(MemoryError):
+        pool._loads[model_key(ref)].result(30)
+    loader.error = None
+    assert pool.get(ref) is not None
+    assert loader.count == 2
+    loader.error = MemoryError()
+    pool.release([model_key(ref)], False)
+    with pytest.raises(MemoryError):
+        pool.get(ref)
+
+
 def test_what_a_node_waits_for_goes_before_what_is_only_foreseen() -> None:
     turns, order = Turns(), []
     threads = [threading.Thread(target=take, args=(turns, urgent, order)) for urgent in (False, False, True, True)]
