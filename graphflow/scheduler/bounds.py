@@ -39,9 +39,8 @@ def lower_bound(
 ) -> Bound:
     """The bound of a run that begins with no model in memory, on devices that compute `speed` times faster.
 
-    A task can't begin before its models have been read and moved. The tasks of the devices, and one transfer of each
-    model, lie between the first moment at which any device task may begin and what must follow any of them; likewise
-    those of the host, and the reading of all models from one disk.
+    A task can't begin before its models have been read and moved. The devices compute all their tasks and take one
+    transfer of each model; the host its tasks; one disk reads all models.
     """
     board = Board()
     board.add(tasks)
@@ -96,17 +95,24 @@ def _resource(
     devices: Sequence[Device],
     speed: Mapping[str, float],
 ) -> float:
-    """Work over capacity, between the earliest beginning and the shortest rest after any of these tasks."""
+    """Work over capacity: of all tasks, and of those that can't begin before some moment.
+
+    Each lies between the first moment at which one of them may begin and the shortest rest after any of them.
+    """
     if not numbers or not devices:
         return 0.0
     speeds = [speed.get(d.name, 1.0) for d in devices for _ in range(d.slots)]
-    fastest = max(speeds)
+    fastest, together = max(speeds), sum(speeds)
     used = {m for n in numbers for m in board.tasks[n].models}
     transfers = sum(models[m].transfer_seconds for m in used if m in models)
-    work = sum(board.tasks[n].seconds for n in numbers) + min(speeds) * transfers
     first = min(max(0.0, starts[n] - _transfers(board.tasks[n], models)) for n in numbers)
-    rest = min((board.path[n] - board.tasks[n].seconds) / fastest for n in numbers)
-    return first + work / sum(speeds) + rest
+    work, rest, most = 0.0, float("inf"), 0.0
+    for number in sorted(numbers, key=starts.__getitem__, reverse=True):
+        seconds = board.tasks[number].seconds
+        work += seconds
+        rest = min(rest, (board.path[number] - seconds) / fastest)
+        most = max(most, starts[number] + work / together + rest)
+    return max(most, first + (work + min(speeds) * transfers) / together + rest)
 
 
 def _transfers(task: Task, models: Mapping[str, ModelSpec]) -> float:

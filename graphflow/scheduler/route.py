@@ -115,11 +115,21 @@ class Route:
             self._alive,
         )  # fmt: skip
         first = play().run()
-        if not first.evictions or len(self._alive) > SEVERAL:
+        if len(self._alive) > SEVERAL or (first.seconds <= NEAR * self._least() and not first.evictions):
             return first
         orders = [first, *(play(rule=rule).run() for rule in RULES[1:])]
         enough = NEAR * min(order.seconds for order in orders)
         return min(orders, key=lambda order: (order.seconds > enough, order.loads, order.seconds))
+
+    def _least(self) -> float:
+        """Seconds that the rest takes at least: by its longest path, and by the work on devices and host."""
+        work = {"device": 0.0, "host": 0.0}
+        for number in self._alive:
+            task = self.board.tasks[number]
+            work[task.where] += task.seconds
+        slots = {kind: sum(d.slots for d in self.devices if d.kind == kind) or len(self.devices) for kind in work}
+        longest = max((self.board.path[n] for n in self._alive), default=0.0)
+        return max(longest, *(work[kind] / slots[kind] for kind in work))
 
     def _place(self, number: int, device: int) -> None:
         self.last[device] = self.position[number] = len(self.order)

@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 from random_plans import RandomPlan, farthest_next_use, random_plan
+from shipped_maps import EDITS, shipped_map
 
 from graphflow.scheduler import Device, ModelSpec, Scheduler, Task
+from graphflow.scheduler.bounds import lower_bound
 from graphflow.scheduler.simulate import Simulated, Simulation
 
 GB = 10**9
@@ -68,3 +70,22 @@ def test_a_map_loads_each_model_once_whatever_fits(budget: int) -> None:
     devices = [Device("gpu", memory=budget * GB)]
     out = Simulation(devices, models).run(tasks)
     assert out.loads == Counter("abcd")
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("table", ["pocket", "sdxl"])
+@pytest.mark.parametrize("name", EDITS)
+def test_maps_of_shipped_graphs_stay_within_a_tenth_of_the_bound(name: str, table: str, gpus: int) -> None:
+    tasks, models = shipped_map(name, table, 32)
+    largest = max(sum(models[m].bytes for m in t.models) + t.memory for t in tasks)
+    devices = [Device(f"gpu{i}", memory=largest) for i in range(gpus)]
+    out = Simulation(devices, models).run(tasks)
+    assert out.makespan <= 1.1 * lower_bound(tasks, devices, models).seconds
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_maps_of_shipped_graphs_whose_models_fit_load_each_once(name: str) -> None:
+    tasks, models = shipped_map(name, "sd15", 80)
+    memory = sum(spec.bytes for spec in models.values()) + max(t.memory for t in tasks)
+    out = Simulation([Device("gpu", memory=memory)], models).run(tasks)
+    assert out.loads == dict.fromkeys(models, 1)
