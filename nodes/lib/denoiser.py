@@ -74,14 +74,24 @@ class Denoiser:
         self.final_alpha_cumprod: Tensor = scheduler.final_alpha_cumprod
         self._scheduler = scheduler
 
-    def predict(self, latents_BChw: Tensor, timestep: int, embeds_BLD: Tensor) -> Tensor:
-        """The network's output, ε or v by `prediction_type`, in the latents' dtype, (B, C, h, w)."""
-        # Filling on the device needs no copy from the host, which a tensor made from the number would.
-        t_B = torch.full((len(latents_BChw),), timestep, dtype=torch.long, device=latents_BChw.device)
+    def predict(self, latents_BChw: Tensor, timestep: int | Tensor, embeds_BLD: Tensor) -> Tensor:
+        """The network's output, ε or v by `prediction_type`, in the latents' dtype, (B, C, h, w).
+
+        Args:
+            latents_BChw: noisy latents.
+            timestep: where they lie; or of each row, (B,), int64 on the device.
+            embeds_BLD: conditioning.
+        """
+        t_B = timestep if isinstance(timestep, Tensor) else self.rows_at(latents_BChw, timestep)
         output_BChw: Tensor = self.unet(
             latents_BChw.to(self.dtype), t_B, encoder_hidden_states=embeds_BLD.to(self.dtype), return_dict=False
         )[0]
         return output_BChw.to(latents_BChw.dtype)
+
+    def rows_at(self, latents_BChw: Tensor, timestep: int) -> Tensor:
+        """The timestep for each row, (B,), int64, where the latents are."""
+        # Filling on the device needs no copy from the host, which a tensor made from the number would.
+        return torch.full((len(latents_BChw),), timestep, dtype=torch.long, device=latents_BChw.device)
 
     def to_epsilon(self, output_BChw: Tensor, latents_BChw: Tensor, timestep: int) -> Tensor:
         """The predicted noise ε that an output of `predict` means, (B, C, h, w).

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .ddim import OnStep, Steps, classifier_free_guidance, ddim_step, guidance_rows, guided_epsilon
+from .ddim import OnStep, Steps, classifier_free_guidance, ddim_step, guidance_rows
 from .denoiser import Denoiser
 from .taps import Taps
 
@@ -209,9 +209,10 @@ def pix2pix_zero_sample(
     """Edit by an edit direction while cross-attention keeps to the maps of the source (Algorithm 1), (B, C, h, w).
 
     The authors sample twice: a reference pass stores the maps of every step, then a guided pass reads them. Here both
-    passes advance in lock-step: the maps of a step are made just before its guidance step and dropped after it. The
-    passes don't depend on each other otherwise, so the numbers are those of the two-pass algorithm, and memory holds
-    the maps of one step instead of N.
+    passes advance in lock-step: the reference's rows of the next step run in one call with the edit's last prediction
+    of this one, and its maps are dropped after their use. The passes don't depend on each other otherwise, so the
+    numbers are those of the two-pass algorithm, a step takes one call less, and memory holds the maps of one step
+    instead of N.
 
     At every step: duplicate the latents, take one gradient step of size `cross_attention_guidance` on both halves,
     predict again, go on from the first (negative) half with the guided noise. Where the negative prompt is the source
@@ -233,28 +234,49 @@ def pix2pix_zero_sample(
         ValueError: the number of steps is out of range, or the UNet's attention can't be recorded.
     """
     batch = len(noise_BChw)
-    embeds_ref_GLD = guidance_rows(batch, cond_BLD, negative_BLD).to(denoiser.dtype)
+    embeds_ref_RLD = guidance_rows(batch, cond_BLD, negative_BLD).to(denoiser.dtype)
     negative_edit_BLD = cond_BLD if negative_BLD is None else negative_BLD
     embeds_edit_GLD = guidance_rows(batch, cond_BLD, negative_edit_BLD, direction_BLD).to(denoiser.dtype)
+    both_embeds = torch.cat([embeds_edit_GLD, embeds_ref_RLD])
     taps = Taps(denoiser.unet)
+    maps, ref_rows = taps.cross_attention_maps(), slice(2 * batch, None)
     timesteps = denoiser.timesteps(num_inference_steps).tolist()
     delta = denoiser.step_size(num_inference_steps)
     z_BChw = z_ref_BChw = noise_BChw
-    for timestep in steps(timesteps):
+    with torch.inference_mode(), taps.record(maps) as maps_ref:
+        ref_RChw = denoiser.predict(_repeated(noise_BChw, embeds_ref_RLD), timesteps[0], embeds_ref_RLD)
+    for timestep, following in zip(steps(timesteps), [*timesteps[1:], None], strict=True):
         alpha_from, alpha_to = denoiser.alpha_cumprod(timestep), denoiser.alpha_cumprod(timestep - delta)
-        with taps.record(taps.cross_attention_maps()) as maps_ref:
-            eps_ref_BChw = guided_epsilon(denoiser, z_ref_BChw, timestep, embeds_ref_GLD, guidance_scale)
+        eps_ref_BChw = _epsilon(denoiser, ref_RChw, z_ref_BChw, timestep, guidance_scale)
         z_ref_BChw = ddim_step(z_ref_BChw, eps_ref_BChw, alpha_from, alpha_to)
-
         x_GChw = cross_attention_guidance_step(
             denoiser, taps, z_BChw, timestep, embeds_edit_GLD, maps_ref, cross_attention_guidance
         )
         z_BChw = x_GChw[:batch]
         with torch.inference_mode():
-            output_GChw = denoiser.predict(x_GChw, timestep, embeds_edit_GLD)
-            output_BChw = classifier_free_guidance(output_GChw, guidance_scale)
-            eps_BChw = denoiser.to_epsilon(output_BChw, z_BChw, timestep)
-        z_BChw = ddim_step(z_BChw, eps_BChw, alpha_from, alpha_to)
+            if following is None:
+                output_GChw = denoiser.predict(x_GChw, timestep, embeds_edit_GLD)
+            else:
+                next_RChw = _repeated(z_ref_BChw, embeds_ref_RLD)
+                t = torch.cat([denoiser.rows_at(x_GChw, timestep), denoiser.rows_at(next_RChw, following)])
+                with taps.record(maps, ref_rows) as maps_ref:
+                    outputs = denoiser.predict(torch.cat([x_GChw, next_RChw]), t, both_embeds)
+                output_GChw, ref_RChw = outputs[: 2 * batch], outputs[ref_rows]
+        z_BChw = ddim_step(
+            z_BChw, _epsilon(denoiser, output_GChw, z_BChw, timestep, guidance_scale), alpha_from, alpha_to
+        )
         if on_step is not None:
             on_step(z_BChw)
     return z_BChw
+
+
+def _repeated(z_BChw: Tensor, embeds_RLD: Tensor) -> Tensor:
+    """The latents for each block of conditioning."""
+    return torch.cat([z_BChw] * (len(embeds_RLD) // len(z_BChw)))
+
+
+def _epsilon(denoiser: Denoiser, output_RChw: Tensor, z_BChw: Tensor, timestep: int, guidance_scale: float) -> Tensor:
+    """The noise that one or two rows for each image say, the second one under guidance."""
+    if len(output_RChw) > len(z_BChw):
+        output_RChw = classifier_free_guidance(output_RChw, guidance_scale)
+    return denoiser.to_epsilon(output_RChw, z_BChw, timestep)

@@ -27,6 +27,7 @@ Shapes: B batch, N heads, P queries (pixels of the layer), L keys, K channels of
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -128,8 +129,12 @@ class Taps:
         return self.places[name]
 
     @contextmanager
-    def record(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    def record(self, names: Iterable[str], rows: slice | None = None) -> Iterator[dict[str, Tensor]]:
         """Collect what flows at places, of the last call inside the block.
+
+        Args:
+            names: the places.
+            rows: those of the batch that are wanted; None for all. Attention probabilities are computed for no others.
 
         Yields:
             An empty dict that fills as the layers run, in their order: name → tensor. Autograd flows through them if
@@ -147,7 +152,7 @@ class Taps:
 
             return see
 
-        with self.replace({name: recorder(name) for name in names}):
+        with self._set({name: recorder(name) for name in names}, rows):
             yield seen
 
     @contextmanager
@@ -158,6 +163,12 @@ class Taps:
             ValueError: a place does not exist; its projections are fused; a function returns another shape; or its
                 attention computes no probabilities that can be seen, as sliced or memory-efficient processors do.
         """
+        with self._set(edits, None):
+            yield
+
+    @contextmanager
+    def _set(self, edits: Mapping[str, See], rows: slice | None) -> Iterator[None]:
+        """Hooks, as `replace` has them; with rows what the functions return counts for nothing."""
         seen: set[str] = set()
         with ExitStack() as stack:
             if edits:
@@ -166,7 +177,7 @@ class Taps:
                 place = self.find(name)
                 if getattr(place.owner, "fused_projections", False) and name.rpartition(".")[2] in _PROJECTIONS:
                     raise ValueError(f"'{name}' can't be tapped while the model's projections are fused")
-                _attach(stack, place, _checked(name, see, seen))
+                _attach(stack, place, _checked(name, see, seen), rows)
             yield
             # Some layers ran, so all of them should have: a processor that goes round its projections is no place.
             if seen and (unseen := sorted(edits.keys() - seen)):
@@ -230,17 +241,26 @@ def _checked(name: str, see: See, seen: set[str]) -> See:
     return checked
 
 
-def _attach(stack: ExitStack, place: Place, see: See) -> None:
+def _attach(stack: ExitStack, place: Place, see: See, rows: slice | None) -> None:
     """Hook a place until the stack closes."""
+    if rows is not None and place.part != "probs":
+        see = _of_rows(see, rows)
     if place.part == "output":
         stack.callback(place.module.register_forward_hook(_output_hook(see, place.position)).remove)
     elif place.part == "input":
         stack.callback(place.module.register_forward_pre_hook(_input_hook(see)).remove)
     else:
         running: list[_Probabilities] = []
-        before, after = _probability_hooks(see, running)
+        before, after = _probability_hooks(see, rows, running)
         stack.callback(place.module.register_forward_pre_hook(before).remove)
         stack.callback(place.module.register_forward_hook(after, always_call=True).remove)
+
+
+def _of_rows(see: See, rows: slice) -> See:
+    def of_rows(value: Tensor) -> None:
+        see(value[rows])
+
+    return of_rows
 
 
 def _output_hook(see: See, position: int) -> Callable[..., Any]:
@@ -261,9 +281,11 @@ def _input_hook(see: See) -> Callable[..., Any]:
     return hook
 
 
-def _probability_hooks(see: See, running: list[_Probabilities]) -> tuple[Callable[..., None], Callable[..., None]]:
+def _probability_hooks(
+    see: See, rows: slice | None, running: list[_Probabilities]
+) -> tuple[Callable[..., None], Callable[..., None]]:
     def before(module: nn.Module, args: Any) -> None:
-        running.append(_Probabilities(see))
+        running.append(_Probabilities(see, rows))
         running[-1].__enter__()
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
@@ -275,17 +297,23 @@ def _probability_hooks(see: See, running: list[_Probabilities]) -> tuple[Callabl
 class _Probabilities(TorchFunctionMode):
     """Computes the first fused attention inside it with explicit probabilities, which fused attention keeps to itself.
 
-    Only the first: IP-Adapter's processors call the text's attention first, then that of each image prompt.
+    Only the first: IP-Adapter's processors call the text's attention first, then that of each image prompt. Where some
+    rows are to be seen only, all stay fused and those are computed beside them.
     """
 
-    def __init__(self, see: See) -> None:
+    def __init__(self, see: See, rows: slice | None) -> None:
         super().__init__()
-        self.see, self.done = see, False
+        self.see, self.rows, self.done = see, rows, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention and not self.done:
             self.done = True
-            return explicit_attention(self.see, *args, **(kwargs or {}))
+            if self.rows is None:
+                return explicit_attention(self.see, *args, **(kwargs or {}))
+            given = inspect.signature(explicit_attention).bind(self.see, *args, **(kwargs or {})).arguments
+            rows = len(given["query"])
+            alone = {name: x[self.rows] if isinstance(x, Tensor) and len(x) == rows else x for name, x in given.items()}
+            explicit_attention(**alone)
         return func(*args, **(kwargs or {}))
 
 

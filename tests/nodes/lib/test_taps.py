@@ -98,6 +98,19 @@ def test_what_is_recorded_is_what_the_layers_computed(denoiser, taps):
     assert resnet.conv_shortcut is not None
 
 
+def test_some_rows_are_recorded_as_they_are_and_the_call_stays_as_it_was(denoiser, taps):
+    names = [CROSS + ".probs", CROSS + ".q", "up.1.res.1.conv2"]
+    with taps.record(names) as every:
+        call(denoiser, batch=3)
+    with taps.record(names, slice(1, None)) as some:
+        recorded = call(denoiser, batch=3)
+    assert torch.equal(recorded, call(denoiser, batch=3)), "fused attention, bit for bit"
+    assert list(some) == list(every)
+    for name in names:
+        assert len(some[name]) == 2
+        close(some[name], every[name][1:])
+
+
 def test_the_second_of_two_calls_is_what_stays(denoiser, taps):
     with taps.record(["mid.attn.0.self.q"]) as alone:
         call(denoiser, seed=7)

@@ -207,6 +207,16 @@ def test_injection_in_lockstep_is_one_call_of_the_network_and_a_copy_for_each_pl
     assert 0 < kernels - kernels_of(denoiser, 3) <= 11 + places
 
 
+def test_pix2pix_zero_calls_the_network_twice_a_step_and_once_before(denoiser):
+    rows: list[int] = []
+    hook = denoiser.unet.conv_in.register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    try:
+        pix2pix_zero_sample(denoiser, Z, TEXT, TEXT[0], 3)
+    finally:
+        hook.remove()
+    assert rows == [1, 2, 3, 2, 3, 2, 2], "the reference's row stands beside the edit's last prediction"
+
+
 def test_taps_that_are_not_set_cost_nothing(denoiser):
     before = kernels_of(denoiser, 2)
     taps = Taps(denoiser.unet)
