@@ -78,6 +78,22 @@ class Board:
         self.needs[number].append(on)
         self.users[on].append(number)
 
+    def by_urgency(self, numbers: Iterable[int], by_path: bool) -> list[int]:
+        """Those that have not begun: the longest path first, or as the graph has them; then by element."""
+        tasks, path, element, elements, state = self.tasks, self.path, self.element, self.elements, self.state
+        keyed = [
+            (
+                -path[n] if by_path else tasks[n].rank,
+                elements[element[n]][1] if element[n] >= 0 else NOWHERE,
+                tasks[n].rank,
+                n,
+            )
+            for n in numbers
+            if state[n] < RUNNING
+        ]
+        keyed.sort()
+        return [key[3] for key in keyed]
+
     def _append(self, task: Task) -> None:
         earlier = self.ids.get(task.name)
         if earlier is not None and self.state[earlier] != DONE:

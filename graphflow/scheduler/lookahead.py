@@ -9,49 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 from graphflow.scheduler.board import DONE, RUNNING, Board
 from graphflow.scheduler.machines import Machine, Machines
+from graphflow.scheduler.rules import RULES, Order, Rule
 from graphflow.scheduler.tasks import Device, ModelSpec, Task
 from graphflow.scheduler.windows import Windows
 
 WORTH = 2.0  # another device loads a model too when that leaves each server work for so many loads of it
-
-
-class Rule(NamedTuple):
-    """How to choose.
-
-    Attributes:
-        urgency: which ready task goes first: that with the longest ``path`` behind it, or that which stands first in
-            the ``graph``, all elements of a map together.
-        switch: which models come when no ready task has its own: those that no task will miss later (``closed``),
-            those of the most ``urgent`` task, or those with the most ready ``work`` for the time that they take.
-    """
-
-    urgency: Literal["path", "graph"] = "path"
-    switch: Literal["closed", "urgent", "work"] = "closed"
-
-
-RULES = [Rule(u, s) for u in ("path", "graph") for s in ("closed", "urgent", "work")]
-
-
-@dataclass
-class Order:
-    """What was found.
-
-    Attributes:
-        sequences: for each device its tasks, in order; together all that are left.
-        seconds: how long it takes.
-        loads: how many models are brought onto devices.
-    """
-
-    sequences: list[list[int]]
-    begun: list[tuple[int, int]] = field(default_factory=list)  # task and device, in the order in which they begin
-    seconds: float = 0.0
-    loads: int = 0
-    evictions: int = 0
 
 
 class Lookahead:
@@ -95,29 +60,11 @@ class Lookahead:
         self.left = [0] * groups
         self.idle: dict[int, list[int]] = {}  # machines that are free, by alikeness
         self.kinds: dict[tuple[bool, int, int | None], int] = {}
-        self._rank(alive)
-        self._begin(running)
-
-    def _rank(self, alive: Sequence[int]) -> None:
-        """Number the remaining tasks by urgency: longest path, then element, then the graph's order."""
-        board = self.board
-        tasks, path, element, elements, state = board.tasks, board.path, board.element, board.elements, board.state
-        by_path = self.rule.urgency == "path"
-        keyed = [
-            (
-                -path[n] if by_path else tasks[n].rank,
-                elements[element[n]][1] if element[n] >= 0 else -1,
-                tasks[n].rank,
-                n,
-            )
-            for n in alive
-            if state[n] < RUNNING
-        ]
-        keyed.sort()
-        self.by_urgency = [key[3] for key in keyed]
-        self.urgency = [0] * len(tasks)
+        self.by_urgency = board.by_urgency(alive, rule.urgency == "path")
+        self.urgency = [0] * len(board.tasks)
         for place, number in enumerate(self.by_urgency):
             self.urgency[number] = place
+        self._begin(running)
 
     def _begin(self, running: Mapping[int, int]) -> None:
         board, may_run = self.board, self.windows.may_run
@@ -267,8 +214,9 @@ class Lookahead:
         if self.rule.switch == "closed":
             closed = float(bool(self._missed(missing)))
         elif self.rule.switch == "work":
-            ready = len(self.queues[group]) * self.work[group] / max(1, self.open[group])
-            share = -ready / (1e-9 + sum(spec.transfer_seconds for spec in self.pool.specs_of(missing)))
+            share = -self._ready_work(group) / (
+                1e-9 + sum(spec.transfer_seconds for spec in self.pool.specs_of(missing))
+            )
         if self.pool.several and share == 0.0:
             share = -self.work[group] / (self.pool.servers(group) + 1)
         return closed, share
@@ -291,6 +239,8 @@ class Lookahead:
         going = self.pool.victims(machine, group, self._first(group).memory, self._next_use)
         if not going or not self.events:
             return False
+        if self._ready_work(group) > self.rule.patience * self._exchange(machine, group, going):
+            return False
         board = self.board
         coming = 0
         for _, number, _ in self.events:
@@ -301,6 +251,19 @@ class Lookahead:
         return any(
             coming >> g & 1 and mask & hurt and not mask & ~machine.mask for g, mask in enumerate(board.group_mask)
         )
+
+    def _exchange(self, machine: Machine, group: int, going: Sequence[int]) -> float:
+        """Seconds to bring a group's models, and those that go for them back again."""
+        specs = [
+            *self.pool.specs_of(self.board.group_mask[group] & ~machine.mask),
+            *map(self.pool.specs.__getitem__, going),
+        ]
+        away = machine.spec.shares_host  # what goes is read from disk again
+        return sum(spec.transfer_seconds + (spec.load_seconds if away else 0.0) for spec in specs)
+
+    def _ready_work(self, group: int) -> float:
+        """Seconds of the ready tasks of a group, about."""
+        return len(self.queues[group]) * self.work[group] / max(1, self.open[group])
 
     def _first(self, group: int) -> Task:
         """The most urgent ready task of a group."""

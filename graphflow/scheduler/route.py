@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from graphflow.scheduler.board import DONE, NOWHERE, READY, RUNNING, Board
-from graphflow.scheduler.lookahead import RULES, Lookahead, Order
+from graphflow.scheduler.lookahead import Lookahead
 from graphflow.scheduler.memory import Memory
+from graphflow.scheduler.rules import RULES, SEVERAL_RULES, Order
 from graphflow.scheduler.tasks import Device, ModelSpec
 from graphflow.scheduler.windows import Windows
 
@@ -114,10 +115,11 @@ class Route:
             Lookahead, self.board, self.windows, self.devices, self.resident, self.models, self.on_host(), running,
             self._alive,
         )  # fmt: skip
-        first = play().run()
+        rules = SEVERAL_RULES if sum(d.kind == "device" for d in self.devices) > 1 else RULES
+        first = play(rule=rules[0]).run()
         if len(self._alive) > SEVERAL or (first.seconds <= NEAR * self._least() and not first.evictions):
             return first
-        orders = [first, *(play(rule=rule).run() for rule in RULES[1:])]
+        orders = [first, *(play(rule=rule).run() for rule in rules[1:])]
         enough = NEAR * min(order.seconds for order in orders)
         return min(orders, key=lambda order: (order.seconds > enough, order.loads, order.seconds))
 
