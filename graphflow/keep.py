@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from graphflow.codecs import CODECS
@@ -46,15 +47,19 @@ class Keeper:
             if port in job.node.ports:
                 source = self.known.source(job.node, port, job.index)
                 job.values[port] = self.values.fetch_for(job.node.ports[port], source)
+        job.stored = partial(self._stored, job)
+
+    def _stored(self, job: Job, port: str) -> Stored | None:
+        source = self.known.source(job.node, port, job.index)
+        return None if self.values.converts(job.node.ports[port], source) else self.known.stored(source)
 
     def keep(self, job: Job, out: Any, seconds: float) -> int:
         """Check what a node returned, and store it in one transaction with the result.
 
         Returns the bytes of the values that are held in memory, because the store does not have them.
         """
-        cls, name = job.node.cls, job.name
-        if not isinstance(out, cls.Out):
-            raise ContractError(name, cls.kind, f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}")
+        cls = job.node.cls
+        check_out(job, out)
         prepared: dict[str, Prepared] = {}
         try:
             stored = {n: self._stage(job, port, out, seconds, prepared) for n, port in cls.outputs().items()}
@@ -79,7 +84,7 @@ class Keeper:
         earlier = job.placed.result.outputs.get(port.name) if job.placed.result is not None else None
         if earlier is not None and not earlier.kept and cls.deterministic and _same_length(earlier, out, port):
             return earlier  # the digests are known: a data set of a thousand pictures need not be read for them
-        items = _checked(job.name, cls.kind, port, getattr(out, port.name))
+        items = checked(job.name, cls.kind, port, getattr(out, port.name))
         value = items if port.is_list else next(iter(items))
         if cls.cache == "never":
             return self.store.describe(value, port.type.codec, port.is_list)
@@ -118,8 +123,24 @@ class Keeper:
             self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
 
 
-def _checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
-    """The value, or the elements of a list one after the other, each once it has passed the check."""
+def check_out(job: Job, out: Any) -> None:
+    """Check that a node returned an instance of its `Out`.
+
+    Raises:
+        ContractError: it is something else.
+    """
+    cls = job.node.cls
+    if not isinstance(out, cls.Out):
+        message = f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}"
+        raise ContractError(job.name, cls.kind, message)
+
+
+def checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
+    """The value, or the elements of a list one after the other, each once it has passed the check.
+
+    Raises:
+        ContractError: one is not what the port allows.
+    """
     assert isinstance(port.type, PortType)
     codec = CODECS[port.type.codec]
     if port.is_list and (not isinstance(value, Sequence) or isinstance(value, str)):

@@ -107,6 +107,11 @@ def load_file(path: Path) -> None:
     _stamps[name] = _stamp(package)
 
 
+def loaded_files() -> list[Path]:
+    """The files that `load_file` has loaded, in that order."""
+    return [Path(str(sys.modules[name].__file__)) for name in _stamps if name in sys.modules]
+
+
 def import_packs() -> None:
     """Import the installed packs, once a process. A broken one is noted in `broken_packs`, the others work."""
     if "packs" in _imported:

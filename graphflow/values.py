@@ -97,12 +97,20 @@ class Values:
         """The value that a source brings, converted to the type of the port that it enters; raises as `fetch` does."""
         if isinstance(source, Gathered):  # the parts may be of several types
             return [self.fetch_for(replace(port, is_list=False), part) for part in source.parts]
-        value = self.fetch(source)
-        came = self._graph.type_of(source.place if isinstance(source, Element) else source)
-        convert = CONVERSIONS.get((came.name, port.type.name)) if isinstance(port.type, PortType) else None
+        value, convert = self.fetch(source), self._conversion(port, source)
         if convert is None:
             return value
         return [convert(v) for v in value] if port.is_list else convert(value)
+
+    def converts(self, port: Port, source: Source) -> bool:
+        """Whether the value that a source brings, or a part of it, is converted to the type of a port."""
+        if isinstance(source, Gathered):
+            return any(self.converts(port, part) for part in source.parts)
+        return self._conversion(port, source) is not None
+
+    def _conversion(self, port: Port, source: Place | Element) -> Callable[[Any], Any] | None:
+        came = self._graph.type_of(source.place if isinstance(source, Element) else source)
+        return CONVERSIONS.get((came.name, port.type.name)) if isinstance(port.type, PortType) else None
 
     def check(self, source: Source) -> None:
         """Make sure that a graph output can be read after the run, one value at a time.

@@ -15,7 +15,7 @@ from graphflow.events import Event, Logged, NodeProgress
 from graphflow.graph import GraphNode, Index
 from graphflow.node import Context
 from graphflow.placing import Placed
-from graphflow.store import Lease, Store
+from graphflow.store import Lease, Store, Stored
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,7 @@ class Job:
         again: its result is there, but a value of it was lost.
         lease: the right to compute it.
         values: what its ports are fed; of trained weights the folder. Models of the preset are not among them.
+        stored: port → how the store has that value; None when it was converted on its way.
     """
 
     node: GraphNode
@@ -43,6 +44,7 @@ class Job:
     again: bool = False
     lease: Lease | None = None
     values: dict[str, Any] = field(default_factory=dict)
+    stored: Callable[[str], Stored | None] = lambda port: None
 
 
 @dataclass
