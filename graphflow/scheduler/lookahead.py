@@ -227,39 +227,28 @@ class Lookahead:
         return sum(count for group, count in enumerate(self.foreign) if count and masks[group] & mask)
 
     def _pays(self, device: int, group: int) -> bool:
-        servers = self.pool.servers(group)
-        if servers == 0 or not self.board.group_mask[group] & ~self.machines[device].mask:
-            return True
-        missing = self.board.group_mask[group] & ~self.machines[device].mask
-        cost = sum(spec.transfer_seconds for spec in self.pool.specs_of(missing))
-        return self.work[group] / servers > WORTH * cost
+        """Whether it is worth it to have the models of a group here too."""
+        servers, machine = self.pool.servers(group), self.machines[device]
+        missing = self.board.group_mask[group] & ~machine.mask
+        return servers == 0 or not missing or self.work[group] / servers > WORTH * self.pool.cost(machine, missing)
 
     def _should_wait(self, machine: Machine, group: int) -> bool:
         """Whether models would go that running tasks are about to bring work for."""
         going = self.pool.victims(machine, group, self._first(group).memory, self._next_use)
         if not going or not self.events:
             return False
-        if self._ready_work(group) > self.rule.patience * self._exchange(machine, group, going):
+        board, hurt = self.board, sum(1 << bit for bit in going)
+        exchange = self.pool.cost(machine, hurt | board.group_mask[group] & ~machine.mask)
+        if self._ready_work(group) > self.rule.patience * exchange:
             return False
-        board = self.board
         coming = 0
         for _, number, _ in self.events:
             coming |= board.feeds[number]
         for other in self.active:
             coming |= board.group_feeds[other]
-        hurt = sum(1 << bit for bit in going)
         return any(
             coming >> g & 1 and mask & hurt and not mask & ~machine.mask for g, mask in enumerate(board.group_mask)
         )
-
-    def _exchange(self, machine: Machine, group: int, going: Sequence[int]) -> float:
-        """Seconds to bring a group's models, and those that go for them back again."""
-        specs = [
-            *self.pool.specs_of(self.board.group_mask[group] & ~machine.mask),
-            *map(self.pool.specs.__getitem__, going),
-        ]
-        away = machine.spec.shares_host  # what goes is read from disk again
-        return sum(spec.transfer_seconds + (spec.load_seconds if away else 0.0) for spec in specs)
 
     def _ready_work(self, group: int) -> float:
         """Seconds of the ready tasks of a group, about."""

@@ -60,6 +60,11 @@ class Machines:
         """Their bytes together."""
         return sum(spec.bytes for spec in self.specs_of(mask))
 
+    def cost(self, machine: Machine, mask: int) -> float:
+        """Seconds to bring models to a device once they have been read; where memory is shared, reading included."""
+        from_disk = machine.spec.shares_host
+        return sum(s.transfer_seconds + (s.load_seconds if from_disk else 0.0) for s in self.specs_of(mask))
+
     def servers(self, group: int) -> int:
         """How many devices have all models of a group."""
         needed = self.board.group_mask[group]
