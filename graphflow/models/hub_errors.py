@@ -53,6 +53,8 @@ def _said(error: Exception, repository: str, revision: str, file: str | None) ->
             f"{what} can't be downloaded from {endpoint()}: {str(error) or type(error).__name__}. "
             "Run the command again to go on where it was"
         )
+    if isinstance(error, ValueError) and "too large" in str(error):
+        return GraphflowError(f"{what} is larger than the hub sends by HTTP: hf download {repository} {file}")
     if isinstance(error, OSError) and "Consistency check" in str(error):
         return MissingError(f"{what} is cut short by {endpoint()}. Run the command again to go on where it was")
     return None

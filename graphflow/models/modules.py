@@ -98,7 +98,7 @@ def to_host(pinned: bool) -> Callable[[Tensor], Tensor]:
     """For `move`: copies to host memory; pinned, where there is enough, so that the way back overlaps with work."""
 
     def moved(tensor: Tensor) -> Tensor:
-        if not pinned:
+        if not pinned or (tensor.device.type == "cpu" and tensor.is_pinned()):
             return tensor.to("cpu")
         try:
             host = torch.empty_like(tensor, device="cpu", pin_memory=True)

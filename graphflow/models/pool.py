@@ -228,6 +228,7 @@ class ModelPool:
             self._synchronize()
         except BaseException:
             self._leave(loaded)
+            self._empty_cache()
             raise
         loaded.on_device = True
         self._report(ref, time.perf_counter() - began, self._bytes([loaded]), "device")

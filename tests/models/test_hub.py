@@ -210,6 +210,12 @@ def test_a_file_that_the_hub_does_not_have(hub: Hub) -> None:
     assert hub.requests == [], "nothing is fetched in vain"
 
 
+def test_a_file_that_is_too_large_for_http(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "MAX_HTTP_DOWNLOAD_SIZE", 10_000)
+    with pytest.raises(GraphflowError, match=f"is larger than the hub sends by HTTP: hf download {NAME} {WEIGHTS}"):
+        pull([vae(hub)])
+
+
 def test_a_gated_repository(hub: Hub) -> None:
     hub.gated.add(NAME)
     with pytest.raises(MissingError, match=r"is gated: accept its terms at http://127.*/owner/name, then log in"):

@@ -47,6 +47,12 @@ def test_the_size_is_that_of_the_loaded_tensors(
     assert weight_bytes(ref, dtype) == weight_bytes(ref, dtype), "a remembered header says the same"
 
 
+@pytest.mark.parametrize("role", load_preset("pocket", Mark("test"), Path()).models)
+def test_the_pocket_models_are_as_large_as_they_say(role: str) -> None:
+    ref = load_preset("pocket", Mark("test"), Path()).models[role]
+    assert weight_bytes(ref, "float32") == measured(ref, torch.float32) > 0
+
+
 def test_the_preset_s_own_type_counts_and_not_the_run_s(tmp_path: Path) -> None:
     folder = save_sd(tmp_path)
     ref = ModelRef("vae", "diffusers.vae", "sd", path=folder, part="vae")
