@@ -58,7 +58,10 @@ def plan(
         ),
     ] = None,
     assume: Annotated[
-        list[str], typer.Option("--assume", metavar="LIST=N", help="length of a list that only the run will tell")
+        list[str],
+        typer.Option(
+            "--assume", metavar="NAME=VALUE", help="length of a list that only the run will tell, or size of a model"
+        ),
     ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:

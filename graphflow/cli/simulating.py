@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from graphflow.session import Session
 
 SHOWN = 8  # devices with a line of their own
-NAME = 56  # characters of a model's name
 WIDTH = 64  # characters of the timeline
 BUSY, LOADING, BOTH, READING, IDLE = "█", "░", "▓", "─", " "
 
@@ -34,7 +34,8 @@ def show(plan: Plan, session: Session, machine: str | None, assume: Mapping[str,
     """
     if machine is None:
         raise UsageError("--assume goes with --simulate")
-    out = what_if(plan, session.graph, parse_machine(machine), session.dtype, _lengths(assume))
+    lengths, sizes = _assumed(assume)
+    out = what_if(plan, session.graph, parse_machine(machine), session.dtype, lengths, sizes)
     if as_json:
         print(json.dumps(data_of(out), indent=1))
     elif not out.tasks:
@@ -43,11 +44,19 @@ def show(plan: Plan, session: Session, machine: str | None, assume: Mapping[str,
         print_what_if(out)
 
 
-def _lengths(assume: Mapping[str, str]) -> dict[str, int]:
+def _assumed(assume: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Lengths of lists, which are plain numbers, and sizes of models, which have a unit."""
+    lengths, sizes = {}, {}
     for name, value in assume.items():
-        if not (value.isascii() and value.isdigit() and len(value) <= 7):
-            raise UsageError(f"--assume {name}={value}: expected a number of elements, such as {name}=32")
-    return {name: int(value) for name, value in assume.items()}
+        if re.fullmatch(r"[0-9]{1,7}", value):
+            lengths[name] = int(value)
+            continue
+        try:
+            sizes[name] = units.parse_size(value)
+        except ValueError:
+            hint = "expected the length of a list, such as 32, or the size of a model, such as 1.7GB"
+            raise UsageError(f"--assume {name}={value}: {hint}") from None
+    return lengths, sizes
 
 
 def print_what_if(out: WhatIf, console: Console | None = None) -> None:
@@ -118,7 +127,7 @@ def _models(out: WhatIf) -> Table:
     table = _table("model", ">size", ">from disk", ">to device", ">loads")
     for key, count in sorted(out.result.loads.items(), key=lambda item: -_bytes(out, item[0])):
         spec = out.models.get(key)
-        name = key if len(key) <= NAME else f"{key[: NAME - 1]}…"
+        name = out.names[key]
         if spec is None or spec.bytes == 0:
             table.add_row(name, "unknown", "", "", str(count))
             continue
@@ -186,13 +195,14 @@ def assumptions(out: WhatIf) -> list[str]:
         kinds = sorted(kind for kind, guess in out.guessed.items() if guess == seconds)
         lines.append(f"never run, taken as {units.duration(seconds)} each: {', '.join(kinds)}")
     for axis, length in out.lengths.items():
-        lines.append(f"length of the list that '{axis}' is mapped over is not known: taken as {length}, see --assume")
+        lines.append(f"length of what '{axis}' is mapped over is not known, taken as {length}: see --assume {axis}=N")
     if out.sizes:
-        lines.append(f"size unknown, counted as nothing: {', '.join(out.sizes)}")
+        lines.append(f"size unknown, counted as nothing: {', '.join(out.sizes)}; see --assume NAME=SIZE")
     memory = "no memory limit" if machine.memory is None else units.size(machine.memory)
     kind = units.plural(machine.gpus, "GPU") if machine.gpus else "a CPU"
+    moves = f"{_rate(machine.transfer)} to each GPU, " if machine.gpus else ""
     lines.append(
-        f"on {kind} with {memory}, {_rate(machine.load)} from disk, {_rate(machine.transfer)} to each GPU, nodes "
+        f"on {kind} with {memory}, {_rate(machine.load)} from disk, {moves}nodes "
         f"{machine.speed:g} times as fast as above, {units.plural(machine.cpus, 'CPU worker')}; one task at a time"
     )
     return lines
@@ -209,7 +219,7 @@ def data_of(out: WhatIf) -> dict[str, Any]:
         "makespan": result.makespan,
         "lower_bound": {"seconds": out.bound.seconds, **out.bound._asdict()},
         "tasks": len(out.tasks),
-        "loads": dict(result.loads),
+        "loads": {out.names[key]: count for key, count in result.loads.items()},
         "evictions": result.evictions,
         "devices": {
             name: {"busy": result.busy[name], "loading": result.loading[name], "peak": result.peak[name]}

@@ -10,6 +10,7 @@ from graphflow import units
 from graphflow.errors import UsageError, did_you_mean
 from graphflow.graph import Element, Graph, GraphNode, Index, Place, Source
 from graphflow.known import Known, UnknownError
+from graphflow.models.weights import model_key
 from graphflow.plan import Plan, PlannedNode
 from graphflow.scheduler.bounds import Bound, lower_bound
 from graphflow.scheduler.core import Scheduler
@@ -106,7 +107,8 @@ class WhatIf:
         known: nodes whose times are from earlier runs.
         guessed: kind → seconds that were assumed, because it never ran.
         lengths: axis → elements that were assumed.
-        sizes: models that are not on this machine, counted as 0 bytes.
+        names: key of a model → its name in the preset.
+        sizes: names of models that are not on this machine, counted as 0 bytes.
     """
 
     machine: Machine
@@ -117,10 +119,13 @@ class WhatIf:
     known: set[str] = field(default_factory=set)
     guessed: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     sizes: list[str] = field(default_factory=list)
 
 
-def what_if(plan: Plan, graph: Graph, machine: Machine, dtype: str, assume: Mapping[str, int]) -> WhatIf:
+def what_if(
+    plan: Plan, graph: Graph, machine: Machine, dtype: str, lengths: Mapping[str, int], sizes: Mapping[str, int]
+) -> WhatIf:
     """Simulate what is left of a plan.
 
     Args:
@@ -128,12 +133,13 @@ def what_if(plan: Plan, graph: Graph, machine: Machine, dtype: str, assume: Mapp
         graph: its graph.
         machine: the hardware.
         dtype: the run's floating-point type, which decides how large models are.
-        assume: list (``node.port``, or the mapped node) → its length, where that is not known yet.
+        lengths: list (``node.port``, or the mapped node) → its length, where that is not known yet.
+        sizes: model, as the preset names it → bytes, in place of what its files say.
 
     Raises:
-        UsageError: `assume` names no list that is mapped over.
+        UsageError: a list is not mapped over, or a model is not used.
     """
-    known = AssumedLengths(plan.known, assume)
+    known = AssumedLengths(plan.known, lengths)
     guessed: dict[str, float] = {}
     told: set[str] = set()
 
@@ -147,17 +153,27 @@ def what_if(plan: Plan, graph: Graph, machine: Machine, dtype: str, assume: Mapp
 
     maker = PlanTasks(plan, graph, expect, known)
     tasks = list(_tasks(plan, graph, known, maker))
-    names = {entry.node for entry in plan.nodes.values() if entry.status != "cached"}
-    models = timed(
-        models_of(graph, dtype, names), machine.load, float("inf") if machine.gpus == 0 else machine.transfer
-    )
-    speed = {d.name: machine.speed for d in machine.devices if d.kind == "device"}
+    active = {entry.node for entry in plan.nodes.values() if entry.status != "cached"}
+    used = dict.fromkeys(m for t in tasks for m in t.models)
+    names = {key: key for key in used}
+    names.update((model_key(ref), name) for name, ref in graph.used_models(active).items() if model_key(ref) in used)
+    models = _sized(models_of(graph, dtype, active), names, sizes)
+    models = timed(models, machine.load, machine.transfer if machine.gpus else float("inf"))
     devices = machine.devices
+    speed = {d.name: machine.speed for d in devices if d.kind == "device"}
     result = Simulation(devices, models, Scheduler(devices, models), speed).run(tasks)
-    used = {m for t in tasks for m in t.models}
-    unsized = sorted(m for m in used if m not in models or models[m].bytes == 0)
     bound = lower_bound(tasks, devices, models, speed)
-    return WhatIf(machine, tasks, models, result, bound, told, guessed, known.assumed, unsized)
+    unsized = [names[m] for m in used if m not in models or models[m].bytes == 0]
+    return WhatIf(machine, tasks, models, result, bound, told, guessed, known.assumed, names, unsized)
+
+
+def _sized(models: Mapping[str, ModelSpec], names: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, ModelSpec]:
+    keys = {name: key for key, name in names.items()}
+    for name in sizes:
+        if name not in keys:
+            hint = did_you_mean(name, keys) or f"models: {', '.join(keys) or 'none'}"
+            raise UsageError(f"--assume {name}: what would run uses no such model; {hint}")
+    return {**models, **{keys[name]: ModelSpec(size) for name, size in sizes.items()}}
 
 
 def _tasks(plan: Plan, graph: Graph, known: AssumedLengths, maker: PlanTasks) -> Iterator[Task]:

@@ -77,7 +77,7 @@ def test_hardware_that_is_not_understood_is_an_error(text: str, message: str) ->
 
 def test_the_length_of_an_unknown_list_is_assumed_and_said(store: Store) -> None:
     session = Harness(store, MAPPED).session()
-    out = what_if(session.plan(), session.graph, Machine(), "float32", {})
+    out = what_if(session.plan(), session.graph, Machine(), "float32", {}, {})
     assert out.lengths == {"loud": LENGTH}
     assert len(out.result.finished) == 1 + 2 * LENGTH
 
@@ -85,21 +85,21 @@ def test_the_length_of_an_unknown_list_is_assumed_and_said(store: Store) -> None
 @pytest.mark.parametrize("name", ["list.texts", "loud"])
 def test_the_length_can_be_given_by_the_list_or_the_mapped_node(store: Store, name: str) -> None:
     session = Harness(store, MAPPED).session()
-    out = what_if(session.plan(), session.graph, Machine(), "float32", {name: 7})
+    out = what_if(session.plan(), session.graph, Machine(), "float32", {name: 7}, {})
     assert [t.name for t in out.tasks if t.name.startswith("loud")] == [f"loud[{i}]" for i in range(7)]
 
 
 def test_a_list_that_is_not_there_is_an_error(store: Store) -> None:
     session = Harness(store, MAPPED).session()
     with pytest.raises(UsageError, match=r"did you mean list\.texts\?"):
-        what_if(session.plan(), session.graph, Machine(), "float32", {"list.text": 7})
+        what_if(session.plan(), session.graph, Machine(), "float32", {"list.text": 7}, {})
 
 
 def test_a_length_that_is_known_is_not_assumed(store: Store) -> None:
     h = Harness(store, MAPPED)
     h.run()
     session = h.session({"loud.mark": "?"})
-    out = what_if(session.plan(), session.graph, Machine(), "float32", {"loud": 99})
+    out = what_if(session.plan(), session.graph, Machine(), "float32", {"loud": 99}, {})
     assert out.lengths == {}
     assert [t.name for t in out.tasks] == ["loud[0]", "long[0]"], "the others compute the same"
     assert out.known == {"loud", "long"}
@@ -108,7 +108,7 @@ def test_a_length_that_is_known_is_not_assumed(store: Store) -> None:
 def test_of_instances_that_compute_the_same_one_is_counted(store: Store, tmp_path: Path) -> None:
     (tmp_path / "inside.yaml").write_text(INSIDE)
     session = Harness(store, TWICE, tmp_path).session()
-    out = what_if(session.plan(), session.graph, Machine(), "float32", {})
+    out = what_if(session.plan(), session.graph, Machine(), "float32", {}, {})
     names = sorted(t.name for t in out.tasks)
     assert names == sorted(
         ["each[0]/loud", "each[1]/loud", "each[0]/long", "each[1]/long", "each[0]/same", "each[0]/more"]
@@ -141,6 +141,18 @@ def test_the_command_prints_json(pictures: Path, capsys: pytest.CaptureFixture[s
     assert set(data["devices"]) == {"gpu:0", "gpu:1", "host"}
     assert data["makespan"] >= data["lower_bound"]["seconds"] > 0
     assert sum(span["count"] for span in data["timeline"] if span["what"] == "run") == data["tasks"]
+
+
+def test_sizes_of_models_can_be_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["plan", "instruct_pix2pix", "--simulate", "memory=8GB", "--assume", "vae=335MB", "--assume"]
+    assert graphflow([*command, "instruct_denoiser=4GB"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["instruct_denoiser", "3.7", "GiB", "2.00", "s", "0.20", "s", "1"] in rows
+    assert ["vae", "319.5", "MiB", "0.17", "s", "17", "ms", "1"] in rows
+    assert graphflow([*command, "instruct_denoser=4GB"]) == 2
+    assert "did you mean instruct_denoiser?" in capsys.readouterr().err
+    assert graphflow([*command, "instruct_denoiser=much"]) == 2
+    assert "expected the length of a list, such as 32, or the size of a model" in capsys.readouterr().err
 
 
 def test_an_assumption_without_a_simulation_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
