@@ -14,6 +14,14 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, without waiting for what the device is busy with."""
+    # Only a copy from page-locked memory leaves the host free to go on.
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def tuned(network: torch.nn.Module, *, compile: bool = False, channels_last: bool = False) -> torch.nn.Module:
     """The network, in place, prepared to run faster where that pays; its results then differ by rounding.
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .ddim import OnStep, Steps, classifier_free_guidance, ddim_step, guidance_rows
-from .denoiser import Denoiser
+from .denoiser import Denoiser, moved
 from .taps import Taps
 
 
@@ -70,7 +70,7 @@ def roll_indices(drawn: Sequence[Sequence[Sequence[int]]], eta_BChw: Tensor) -> 
     The shifts go there all at once: a copy for each of them would stop it every time.
     """
     r_Ln2C1 = torch.tensor([[draw, [[-r for r in c] for c in draw]] for draw in drawn]).permute(3, 0, 1, 2)[..., None]
-    r_Ln2C1 = r_Ln2C1.to(eta_BChw.device)
+    r_Ln2C1 = moved(r_Ln2C1, eta_BChw.device)
 
     def by_level(side: int) -> list[Tensor]:
         sides = [side >> level for level in range(len(r_Ln2C1))]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .ddim import OnStep, Steps, ddim_step
-from .denoiser import Denoiser
+from .denoiser import Denoiser, moved
 from .injection import Injection
 from .ip_adapter import ImagePrompt
 from .taps import See, Taps
@@ -320,7 +320,7 @@ def _read_ahead(source: Source, timesteps: Sequence[int], device: torch.device) 
     """The source's tensors at each timestep on the device, the next ones being read while these are used."""
 
     def read(timestep: int) -> dict[str, Tensor]:
-        return {name: _moved(tensor, device) for name, tensor in source[timestep].items()}
+        return {name: moved(tensor, device) for name, tensor in source[timestep].items()}
 
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         coming = reader.submit(read, timesteps[0])
@@ -328,10 +328,3 @@ def _read_ahead(source: Source, timesteps: Sequence[int], device: torch.device) 
             here, coming = coming.result(), reader.submit(read, timestep)
             yield here
         yield coming.result()
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    # Only from page-locked memory does a copy leave the host free to go on.
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -34,8 +34,11 @@ Run = Callable[[int], object]
 """Runs a loop of so many steps."""
 
 
+DEVICE = "meta"
+
+
 def there(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta")
+    return torch.zeros(shape, device=DEVICE)
 
 
 Z, TEXT, ONE = there(1, 4, 16, 16), there(1, TOKENS, WIDTH), torch.Generator
@@ -59,7 +62,7 @@ def small_unet(**config) -> UNet2DConditionModel:
     """Two levels of one layer each: the loops are looked at, not the network."""
     blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "layers_per_block": 1}
     blocks |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "block_out_channels": (16, 32)}
-    with torch.device("meta"):
+    with torch.device(DEVICE):
         return tiny_unet(**blocks, **config).to(torch.bfloat16)
 
 
@@ -106,7 +109,7 @@ def injected(denoiser: Denoiser, lockstep: bool, image: bool, steps: int) -> Non
     if not lockstep:
         capture_features(denoiser, dict.fromkeys(latents, Z), TEXT, injection, source.__setitem__)
     channels = [layer.to_q.out_features for name, layer in taps.attentions.items() if name.endswith("cross")]
-    with torch.device("meta"):
+    with torch.device(DEVICE):
         prompt = ImagePrompt(IPAdapter(16, WIDTH, channels), there(1, 16)) if image else None
     prompts = Prompts(TEXT, TEXT, image=prompt)
     injected_sample(denoiser, source, injection, prompts, steps, source_BLD=TEXT if lockstep else None)
@@ -191,6 +194,30 @@ def test_a_step_of_pez_reads_nothing_back_and_moves_nothing():
     kernels, *moved = per_step(run)
     assert kernels > 10
     assert moved == [0, 0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", LOOPS)
+def test_on_a_gpu_no_step_waits_for_it(name, monkeypatch):
+    """The same, asked of CUDA itself: from the second step on, a wait is an error."""
+    monkeypatch.setitem(globals(), "DEVICE", "cuda")
+    for tensor in ("Z", "TEXT"):
+        monkeypatch.setitem(globals(), tensor, torch.randn(globals()[tensor].shape, device="cuda"))
+    denoiser = Denoiser(small_unet(), SD_SCHEDULER)
+    LOOPS[name](denoiser, 3)  # kernels are chosen, memory is there
+    timesteps = denoiser.timesteps(3).tolist()
+
+    class Strict(Denoiser):
+        def predict(self, latents, timestep, embeds):
+            strict = isinstance(timestep, Tensor) or timestep != timesteps[0]
+            torch.cuda.set_sync_debug_mode("error" if strict else "default")
+            return super().predict(latents, timestep, embeds)
+
+    try:
+        LOOPS[name](Strict(denoiser.unet, SD_SCHEDULER), 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 # --- what a step costs beside the network ---------------------------------------------------------------------------
