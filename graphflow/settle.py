@@ -34,7 +34,8 @@ class Options:
         refresh: nodes that are computed again whatever the store has.
         keep_going: go on with what doesn't need a node, or an element of a map, that has failed.
         code: see `graphflow.placing.Placer`.
-        memory: bytes that models and computations may take on each device; None: what the device has.
+        memory: bytes that models and computations may take on each device, on a CPU the models alone; None: what the
+            device has.
         batch: elements of a map that are computed in one call where a node can; None: one on a CPU, where results
             are then the same to the bit whatever the order, and as many as its memory holds on an accelerator.
     """
