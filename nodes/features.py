@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Node, Ports
 from graphflow.ports import Features, Model, TextCondPort, TrajectoryPort
 from graphflow.series import SeriesWriter
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphflow.nodes.lib.injection import Injection
 
 
-class Capture(Node, kind="features.capture"):
+class Capture(BatchNode, kind="features.capture"):
     """Capture what a denoiser computes of an inverted picture: the features and self-attention of Plug-and-Play."""
 
     num_inference_steps: int = Field(50, ge=1, le=999, description="sampling steps of the edit")
@@ -63,35 +63,52 @@ class Capture(Node, kind="features.capture"):
         store, why = cheaper_to_store(config, injection, device, 4 if dtype == "float32" else 2)
         return self.model_copy(update={"storage": "stored" if store else "lockstep"}), why
 
-    def run(self, x: In, ctx: Context) -> Out:
-        import torch
-
-        from graphflow.nodes.lib.plug_and_play import LATENTS, capture_features, source_latents
+    def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.taps import Taps
 
-        config = {**x.model.unet.config, "_class_name": type(x.model.unet).__name__}
-        decided, _ = self.decide({"model": config}, ctx.device.type, str(x.model.dtype).removeprefix("torch."))
+        model = xs[0].model
+        config = {**model.unet.config, "_class_name": type(model.unet).__name__}
+        decided, _ = self.decide({"model": config}, ctx.device.type, str(model.dtype).removeprefix("torch."))
         assert isinstance(decided, Capture)
-        injection = self._injection(Taps(x.model.unet).places)
-        timesteps = x.model.timesteps(self.num_inference_steps).tolist()
-        levels = source_latents(x.trajectory.timesteps, x.trajectory.latents, timesteps)
-        latents = {t: z.to(ctx.device, torch.float32) for t, z in levels.items()}
-        writer = SeriesWriter(ctx.folder())
-        if decided.storage == "lockstep":
-            for timestep in timesteps[: max(1, injection.last)]:
-                writer.add(timestep, {LATENTS: latents[timestep]})
-        else:
-
-            def steps(wanted: list[int]) -> Any:
-                return ctx.steps(wanted, total=len(wanted), label="capturing")
-
-            capture_features(x.model, latents, x.cond.embeds.to(ctx.device), injection, writer.add, steps)
+        injection = self._injection(Taps(model.unet).places)
+        writers = [SeriesWriter(ctx.folder()) for _ in xs]
+        decided._write(xs, injection, writers, ctx)
         notes = {
             "num_inference_steps": self.num_inference_steps,
             "injection": dict(injection.steps),
             "storage": decided.storage,
         }
-        return self.Out(features=writer.finish(notes, {"cond": x.cond.embeds}))
+        finished = (writer.finish(notes, {"cond": x.cond.embeds}) for x, writer in zip(xs, writers, strict=True))
+        return [self.Out(features=features) for features in finished]
+
+    def _write(self, xs: Sequence[In], injection: Injection, writers: Sequence[SeriesWriter], ctx: Context) -> None:
+        """The tensors of each timestep, those of each picture to its own writer."""
+        import torch
+
+        from graphflow.nodes.lib.batches import stacked
+        from graphflow.nodes.lib.plug_and_play import LATENTS, capture_features, source_latents
+
+        timesteps = xs[0].model.timesteps(self.num_inference_steps).tolist()
+        each = [source_latents(x.trajectory.timesteps, x.trajectory.latents, timesteps) for x in xs]
+        counts = [len(levels[timesteps[0]]) for levels in each]
+
+        def write(timestep: int, tensors: Mapping[str, torch.Tensor]) -> None:
+            parts = {name: tensor.split(counts) for name, tensor in tensors.items()}
+            for number, writer in enumerate(writers):
+                writer.add(timestep, {name: part[number] for name, part in parts.items()})
+
+        latents = {t: torch.cat([levels[t] for levels in each]).to(ctx.device, torch.float32) for t in timesteps}
+        if self.storage == "lockstep":
+            for timestep in timesteps[: max(1, injection.last)]:
+                write(timestep, {LATENTS: latents[timestep]})
+            return
+        cond = stacked([x.cond.embeds for x in xs], counts, ctx.device)
+        assert cond is not None
+
+        def steps(wanted: list[int]) -> Any:
+            return ctx.steps(wanted, total=len(wanted), label="capturing")
+
+        capture_features(xs[0].model, latents, cond, injection, write, steps)
 
     def _injection(self, places: Iterable[str]) -> Injection:
         from graphflow.nodes.lib.injection import plug_and_play_injection

@@ -67,7 +67,16 @@ def _close(codec: str, a: Any, b: Any) -> bool:
         return list(a.timesteps) == list(b.timesteps) and _tensors_close(a.latents, b.latents)
     if codec == "image":
         return (a.mode, a.size) == (b.mode, b.size) and _largest_difference(a, b) <= 1
+    if codec == "series":
+        return _series_close(a, b)
     return CODECS[codec].digest(a) == CODECS[codec].digest(b)
+
+
+def _series_close(a: Any, b: Any) -> bool:
+    if (a.timesteps, a.notes) != (b.timesteps, b.notes):
+        return False
+    pairs = [(a.shared, b.shared), *((a[timestep], b[timestep]) for timestep in a.timesteps)]
+    return all(x.keys() == y.keys() and all(_tensors_close(x[name], y[name]) for name in x) for x, y in pairs)
 
 
 def _tensors_close(a: Any, b: Any) -> bool:

@@ -100,14 +100,14 @@ def capture_features(
         write: receives each timestep with its tensors, `LATENTS` among them; nothing is kept here.
         steps: see `ddim.Steps`.
     """
-    taps = Taps(denoiser.unet)
+    taps, embeds_BLD = Taps(denoiser.unet), cond_BLD.to(denoiser.dtype)
     # Sampling starts at the first latents even where nothing is injected.
     wanted = list(latents)[: max(1, injection.last)]
     for step, timestep in enumerate(steps(wanted)):
         z_BChw = latents[timestep]
         with taps.record(injection.at(step)) as seen:
             if injection.at(step):
-                denoiser.predict(z_BChw, timestep, cond_BLD.expand(len(z_BChw), -1, -1))
+                denoiser.predict(z_BChw, timestep, embeds_BLD.expand(len(z_BChw), -1, -1))
         write(timestep, {LATENTS: z_BChw, **seen})
 
 

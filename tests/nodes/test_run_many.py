@@ -112,6 +112,17 @@ def features(request: Any, denoiser: Denoiser) -> list[Any]:
     return [captured(0), captured(10_000), captured(20_000, attention_threshold=0.25)]
 
 
+@pytest.mark.parametrize("storage", ["stored", "lockstep"])
+def test_capturing_features(denoiser: Denoiser, storage: Any) -> None:
+    timesteps = denoiser.timesteps(3).tolist()[::-1]
+
+    def x(n: int) -> Ports:
+        trajectory = Trajectory([-1, *timesteps], torch.stack([latents(n + t) for t in (-1, *timesteps)]))
+        return Capture.In(trajectory=trajectory, cond=cond(n), model=denoiser)
+
+    assert_together(Capture(num_inference_steps=3, storage=storage), [x(0), x(10_000)], loops=storage == "stored")
+
+
 def test_plug_and_play(denoiser: Denoiser, features: list[Any]) -> None:
     xs = [
         DenoiseInjected.In(features=f, cond=cond(n), negative=cond(7), unconditional=cond(8), model=denoiser)
