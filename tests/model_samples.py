@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reference import FLOAT, KINDS, TEXT, Kind
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -109,6 +110,18 @@ def numbers_of(text: str) -> Tensor:
     return torch.frombuffer(bytearray(padded), dtype=torch.uint8).float() / 128 - 1
 
 
+def answer(model: Callable[[Tensor], Tensor], kind: str, text: str, times: int) -> str:
+    """All bits of what a model computes from a text."""
+    found = numbers_of(text)
+    for _ in range(times % 4 + 1):
+        found = model(found[:64].repeat(2)[:64])
+    return f"{found.sum().item().hex()} {kind[7]}"
+
+
+def noise(seed: int) -> Tensor:
+    return torch.randn(64, generator=torch.Generator().manual_seed(seed)) / 10
+
+
 class Asks(Node):
     """A text that a model makes of a text. The text says all bits of what the model computed."""
 
@@ -119,11 +132,10 @@ class Asks(Node):
 
     def run(self, x: Any, ctx: Context) -> Any:
         Hooks.entered(self.kind, [x.text])
-        found = numbers_of(x.text)
-        for _ in ctx.steps(range(self.times % 4 + 1)):
-            found = x.model(found[:64].repeat(2)[:64])
+        for _ in ctx.steps(range(2)):
+            text = answer(x.model, self.kind, x.text, self.times)
         CALLS.append((self.kind, 1))
-        return self.Out(text=f"{found.sum().item().hex()} {self.kind[7]}")
+        return self.Out(text=text)
 
 
 class AskAlpha(Asks, kind="sample.alpha", version=1):
@@ -175,12 +187,36 @@ class Rate(BatchNode, kind="sample.rate", version=1):
         for x in xs:
             if "bad" in x.text:
                 raise ValueError(f"{x.text} is not welcome")
-        noise = torch.randn(64, generator=ctx.rng(self.seed)) / 10
-        found = torch.stack([numbers_of(x.text) + noise for x in xs])
+        found = torch.stack([numbers_of(x.text) + noise(self.seed) for x in xs])
         for _ in ctx.steps(range(3), label="rating"):
             found = xs[0].model(found)[:, :64]
         CALLS.append((self.kind, len(xs)))
         return [self.Out(rating=float(row.sum())) for row in found]
+
+
+def _model(role: str) -> Layer:
+    """The model that `save_models` writes."""
+    seed = ROLES.index(role)
+    return Layer(torch.randn(64, WIDTH[role], generator=torch.Generator().manual_seed(seed)) / 8)
+
+
+def _rating(text: str, seed: int) -> float:
+    found, model = (numbers_of(text) + noise(seed))[None], _model("alpha")
+    for _ in range(3):
+        found = model(found)[:, :64]
+    return float(found[0].sum())
+
+
+def _kind(role: str) -> Kind:
+    def function(text: str, times: int) -> str:
+        return answer(_model(role), f"sample.{role}", text, times)
+
+    return Kind({"text": TEXT}, {"times": ("few", 1)}, {"text": TEXT}, function)
+
+
+MODEL_KINDS = {f"sample.{role}": _kind(role) for role in ROLES}
+MODEL_KINDS["sample.rate"] = Kind({"text": TEXT}, {"seed": ("few", 0)}, {"rating": FLOAT}, _rating)
+KINDS.update(MODEL_KINDS)  # the reference knows them, too
 
 
 class Pools:

@@ -11,7 +11,7 @@ from typing import Any
 
 import PIL.Image
 from hypothesis import strategies as st
-from reference import KINDS, PLAIN_KINDS, Data, Type
+from reference import KINDS, PLAIN_KINDS, UNSTORED_KINDS, Data, Kind, Type
 
 MAIN = "g.yaml"
 CONSTANTS: dict[str, list[Any]] = {
@@ -77,13 +77,16 @@ class Graphs:
 
 
 @st.composite
-def graphs(draw: st.DrawFn, unstored: bool = False) -> Graphs:
+def graphs(draw: st.DrawFn, unstored: bool = False, more: Mapping[str, Kind] | None = None) -> Graphs:
     """A graph with up to three sub-graphs; with `unstored` also with kinds whose results are not stored.
+
+    `more` are further kinds, which are as likely as all others together.
 
     How large it is is hypothesis' choice. What stands in it is not: it likes small and simple things too much.
     """
     size, chance = draw(st.sampled_from([2, 4, 6, 7, 8])), random.Random(draw(st.integers(0, 10**6)))
-    kinds = KINDS if unstored else PLAIN_KINDS
+    kinds = dict(PLAIN_KINDS | UNSTORED_KINDS if unstored else PLAIN_KINDS)
+    kinds |= more or {}
     made = Graphs()
     signatures: dict[str, Signature] = {}
     for i in range(chance.randint(0, min(3, size))):
