@@ -17,7 +17,8 @@ from functools import partial
 from graphflow.errors import Cancelled, GraphflowError, StoreError
 from graphflow.executors.compute import Outcome
 from graphflow.executors.job import Job
-from graphflow.executors.worker import Done, Work, Worker
+from graphflow.executors.process import AnyWorker
+from graphflow.executors.worker import Done, Work
 from graphflow.garbage import resumed
 from graphflow.graph import Graph, GraphNode, Index, Place
 from graphflow.keep import Keeper
@@ -58,7 +59,7 @@ class Engine:
     """Settles all instances of a run.
 
     Args:
-        workers: device → its thread; ``host`` for nodes without models.
+        workers: device → its thread, or process; ``host`` for nodes without models.
         collects: whether Python's garbage collector may run while a node computes.
     """
 
@@ -69,7 +70,7 @@ class Engine:
     values: Values
     lifetimes: Lifetimes
     workload: Workload
-    workers: dict[str, Worker]
+    workers: dict[str, AnyWorker]
     done: queue.SimpleQueue[Done | BaseException]
     cancelled: threading.Event
     collects: bool
@@ -325,7 +326,7 @@ class Engine:
         worker.waiting -= 1
         self._take(done, worker)
 
-    def _take(self, done: Done, worker: Worker) -> None:
+    def _take(self, done: Done, worker: AnyWorker) -> None:
         """Keep what came of a piece of work."""
         stopped = None
         for outcome in done.outcomes:

@@ -20,6 +20,7 @@ from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
 from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
+from graphflow.executors.process import AnyWorker, workers_of
 from graphflow.executors.worker import Done, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
@@ -209,13 +210,12 @@ class Runner:
         memory = {device: self._budget(device) for device in self.devices}
         self._recording.memory = {device: limit for device, limit in memory.items() if limit is not None}
         done: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
-        computers = {device: Computer(device, around, limit, self.pools) for device, limit in memory.items()}
-        workers = {device: Worker(computer, done, device) for device, computer in computers.items()}
+        workers = workers_of(memory, around, self.pools, done)
         workers[HOST] = Worker(Computer(self.device, around), done, HOST)
         workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)
         self._settler = Settler(
             self.graph, plan, self.store, self._placer, self._values, self._keeper, self.options, tell,
-            self._recording.settled, self._began, partial(_compute, workers[self.device]),
+            self._recording.settled, self._began, partial(_compute, workers, self.device),
         )  # fmt: skip
         return Engine(
             self.graph, plan, self._settler, self._keeper, self._values, lifetimes, workload, workers, done,
@@ -336,6 +336,7 @@ class Runner:
             self._settler.recover(lambda: self._values.check(source))
 
 
-def _compute(worker: Worker, job: Job) -> Outcome:
-    """Compute a job at once, between two pieces of a device's work."""
+def _compute(workers: Mapping[str, AnyWorker], device: str, job: Job) -> Outcome:
+    """Compute a job at once, between two pieces of the work of the device, or of the host if it has no models."""
+    worker = workers[device if job.node.cls.model_ports() else HOST]
     return worker.here(Work("", [job])).outcomes[0]

@@ -109,8 +109,11 @@ class ProcessWorker:
             sent = self._packed(work, answer, whole)
         except Exception as error:
             answer(Done(work, [Outcome(job, error=error) for job in work.jobs]))
-        else:
+            return
+        if sent.told["jobs"] or work.evict:
             self._hand_over(sent)
+        else:
+            answer(Done(work, list(sent.stuck.values())))
 
     def _packed(self, work: Work, answer: Answer, whole: bool) -> _Sent:
         folder = Path(tempfile.mkdtemp(dir=self.around.scratch()))

@@ -61,6 +61,7 @@ class Server:
         self._told, self._tell, self._hello = told, tell, hello
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._stop, self._over = threading.Event(), threading.Event()
+        self._busy = False
         self.store = Store(Path(hello["store"]))
         self._scratch = Path(hello["scratch"])
         self.around = Surroundings(
@@ -75,10 +76,11 @@ class Server:
         threading.Thread(target=self._listen, name="graphflow listen", daemon=True).start()
         self._prepare()
         while (message := self._inbox.get()) is not None:
+            self._busy = True
             if not self._work(message):
                 break
+            self._busy = False
         self._over.set()
-        self.store.close()
 
     def _prepare(self) -> None:
         """Load what the run's process has loaded, and set torch up as it is there."""
@@ -106,8 +108,8 @@ class Server:
                     break
         self._stop.set()
         self._inbox.put(None)
-        if not self._over.wait(GRACE):
-            os._exit(1)
+        if not self._busy or not self._over.wait(GRACE):
+            os._exit(0)
 
     def _work(self, message: Message) -> bool:
         """Compute, and tell what came of it; False when this process can compute no more."""
