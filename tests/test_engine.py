@@ -17,6 +17,8 @@ from shuffled import shuffling
 
 from graphflow import workload
 from graphflow.errors import InvalidError
+from graphflow.executors.compute import Computer
+from graphflow.executors.worker import Worker
 from graphflow.record import RunRecord
 from graphflow.run import Runner
 from graphflow.settle import Options
@@ -76,6 +78,11 @@ def facts(record: RunRecord) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def threads_of(memory: Any, around: Any, pools: Any, done: Any) -> dict[str, Worker]:
+    """Threads in place of processes, which take seconds to begin; those have tests/executors/test_process.py."""
+    return {device: Worker(Computer(device, around, limit), done, device) for device, limit in memory.items()}
+
+
 @law(40)
 @given(st.data())
 def test_any_legal_order_gives_the_same(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -103,4 +110,5 @@ def test_windows_budgets_devices_and_held_values_change_nothing(
             patch.setattr(workload, "AHEAD", data.draw(st.sampled_from([1, 2, 3]), "ahead"))
             memory = data.draw(st.sampled_from([LARGEST, LARGEST + 5000, ALL, None]), "memory")
             device = data.draw(st.sampled_from(["cpu", "cpu:0,cpu:1"]), "device")
+            patch.setattr("graphflow.run.workers_of", threads_of)
             assert world.run(Options(memory=memory), device) == plain
