@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from graphflow.scheduler.rules import Urgency
 from graphflow.scheduler.tasks import Task
 
 WAITING, FRESH, READY, RUNNING, DONE = range(5)  # FRESH: all needs are met, `Scheduler.ready` has not named it yet
@@ -78,19 +79,18 @@ class Board:
         self.needs[number].append(on)
         self.users[on].append(number)
 
-    def by_urgency(self, numbers: Iterable[int], by_path: bool) -> list[int]:
-        """Those that have not begun: the longest path first, or as the graph has them; then by element."""
+    def by_urgency(self, numbers: Iterable[int], urgency: Urgency) -> list[int]:
+        """Those that have not begun, the most urgent first; elements and the graph's order settle ties."""
         tasks, path, element, elements, state = self.tasks, self.path, self.element, self.elements, self.state
-        keyed = [
-            (
-                -path[n] if by_path else tasks[n].rank,
-                elements[element[n]][1] if element[n] >= 0 else NOWHERE,
-                tasks[n].rank,
-                n,
-            )
-            for n in numbers
-            if state[n] < RUNNING
-        ]
+        left = [n for n in numbers if state[n] < RUNNING]
+        at = [elements[e][1] if (e := element[n]) >= 0 else NOWHERE for n in left]
+        keyed: list[tuple[float, float, int, int]]
+        if urgency == "path":
+            keyed = [(-path[n], i, tasks[n].rank, n) for n, i in zip(left, at, strict=True)]
+        elif urgency == "graph":
+            keyed = [(tasks[n].rank, i, 0, n) for n, i in zip(left, at, strict=True)]
+        else:
+            keyed = [(i, -path[n], tasks[n].rank, n) for n, i in zip(left, at, strict=True)]
         keyed.sort()
         return [key[3] for key in keyed]
 

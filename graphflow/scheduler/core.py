@@ -172,6 +172,10 @@ class Scheduler:
             self._board.state[number] = READY
             self._route.again(number)
 
+    def park(self, name: str) -> None:
+        """A running task waits for somebody outside: until it is given back, or finishes, its device is free."""
+        self._stop(self._board.ids[name])
+
     def place(self, device: str, models: Iterable[str]) -> None:
         """These models of tasks lie on the device already, from an earlier run."""
         self._memory[device].place(models)

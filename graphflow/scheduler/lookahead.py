@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Mapping, Sequence
 
-from graphflow.scheduler.board import DONE, RUNNING, Board
+from graphflow.scheduler.board import DONE, NOWHERE, RUNNING, Board
 from graphflow.scheduler.machines import Machine, Machines
 from graphflow.scheduler.rules import RULES, Order, Rule
 from graphflow.scheduler.tasks import Device, ModelSpec, Task
@@ -28,7 +28,7 @@ class Lookahead:
         models: sizes and times.
         on_host: models in host memory.
         running: task → device of what runs; taken as just begun.
-        alive: the tasks that are left or run.
+        alive: the tasks that are played, of those that are left or run.
         rule: how to choose.
     """
 
@@ -60,8 +60,8 @@ class Lookahead:
         self.left = [0] * groups
         self.idle: dict[int, list[int]] = {}  # machines that are free, by alikeness
         self.kinds: dict[tuple[bool, int, int | None], int] = {}
-        self.by_urgency = board.by_urgency(alive, rule.urgency == "path")
-        self.urgency = [0] * len(board.tasks)
+        self.by_urgency = board.by_urgency(alive, rule.urgency)
+        self.urgency = [NOWHERE] * len(board.tasks)  # of those that are played
         for place, number in enumerate(self.by_urgency):
             self.urgency[number] = place
         self._begin(running)
@@ -92,6 +92,8 @@ class Lookahead:
 
     def _admit(self, number: int) -> None:
         """The task may run once its needs are met."""
+        if self.urgency[number] == NOWHERE:
+            return
         board = self.board
         group = board.group[number]
         self.work[group] += board.tasks[number].seconds
@@ -112,11 +114,12 @@ class Lookahead:
 
     def _complete(self, number: int) -> None:
         board, pending, may_run, state = self.board, self.pending, self.windows.may_run, self.state
+        urgency = self.urgency
         mine = board.group[number]
         state[number] = DONE
         for user in board.users[number]:
             pending[user] -= 1
-            if state[user] < RUNNING and may_run(user):
+            if state[user] < RUNNING and may_run(user) and urgency[user] != NOWHERE:
                 group = board.group[user]
                 if group != mine:
                     self.foreign[group] -= 1

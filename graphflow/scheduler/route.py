@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from graphflow.scheduler.board import DONE, NOWHERE, READY, RUNNING, Board
 from graphflow.scheduler.lookahead import Lookahead
 from graphflow.scheduler.memory import Memory
-from graphflow.scheduler.rules import RULES, SEVERAL_RULES, Order
+from graphflow.scheduler.rules import RULES, SEVERAL_RULES, Order, Rule
 from graphflow.scheduler.tasks import Device, ModelSpec
 from graphflow.scheduler.windows import Windows
 
 NEVER = float("inf")
 SMALL = 256  # so few tasks are looked through whenever something changes
 NEAR = 1.01  # of two orders that take about as long, the one with fewer loads is better
-SEVERAL = 3_000  # up to so many, several rules of choice are played through
+SEVERAL = 3_000  # up to so many tasks, rules of choice are compared with all of them
+SAMPLE = 1_000  # else with so many, on a few devices
+FEW = 8
 
 
 class Route:
@@ -47,6 +49,8 @@ class Route:
         self._alive: list[int] = []
         self._new: list[int] = []
         self.starved = self.checked = False
+        self._rule: Rule | None = None
+        self._judged = 0  # tasks that were left when the rule was chosen
         self._churn = 0  # tasks that have finished since the order was found
         self.order: list[int] = []  # position → task
         self.position: list[int] = []
@@ -111,26 +115,52 @@ class Route:
         self._refill()
 
     def _best(self, running: Mapping[int, int]) -> Order:
+        """Play the rest through by the rule that fits it; that is found anew when much has come."""
         play = partial(
-            Lookahead, self.board, self.windows, self.devices, self.resident, self.models, self.on_host(), running,
-            self._alive,
-        )  # fmt: skip
-        rules = SEVERAL_RULES if sum(d.kind == "device" for d in self.devices) > 1 else RULES
-        first = play(rule=rules[0]).run()
-        if len(self._alive) > SEVERAL or (first.seconds <= NEAR * self._least() and not first.evictions):
-            return first
-        orders = [first, *(play(rule=rule).run() for rule in rules[1:])]
-        enough = NEAR * min(order.seconds for order in orders)
-        return min(orders, key=lambda order: (order.seconds > enough, order.loads, order.seconds))
+            Lookahead, self.board, self.windows, self.devices, self.resident, self.models, self.on_host(), running
+        )
+        if self._rule is None or len(self._alive) > 1.5 * self._judged:
+            self._judged = len(self._alive)
+            sample = self._sample()
+            self._rule, order = self._judge(lambda rule: play(sample, rule).run(), sample)
+            if len(sample) == len(self._alive):
+                return order
+        return play(self._alive, self._rule).run()
 
-    def _least(self) -> float:
-        """Seconds that the rest takes at least: by its longest path, and by the work on devices and host."""
+    def _judge(self, play: Callable[[Rule], Order], sample: Sequence[int]) -> tuple[Rule, Order]:
+        """The rule with the shortest play; of those that take about as long, the one with the fewest loads."""
+        rules = SEVERAL_RULES if sum(d.kind == "device" for d in self.devices) > 1 else RULES
+        first = play(rules[0])
+        many = len(self._alive) > SEVERAL and len(self.devices) > FEW  # a sample would keep only some of them busy
+        if many or (not first.evictions and first.seconds <= NEAR * self._least(sample)):
+            return rules[0], first
+        orders = {rules[0]: first, **{rule: play(rule) for rule in rules[1:]}}
+        enough = NEAR * min(order.seconds for order in orders.values())
+        return min(orders.items(), key=lambda o: (o[1].seconds > enough, o[1].loads, o[1].seconds))
+
+    def _sample(self) -> list[int]:
+        """What stands for the rest when rules are compared: of maps the first elements."""
+        board = self.board
+        at = [(board.elements[e][1], n) for n in self._alive if (e := board.element[n]) != NOWHERE]
+        space = SAMPLE - (len(self._alive) - len(at))
+        if len(self._alive) <= SEVERAL:
+            return self._alive
+        if space <= 0 or len(at) <= space:
+            return self._alive[:SAMPLE]
+        at.sort()
+        last = at[space][0]
+        inside = {n for position, n in at if position < last}
+        return [n for n in self._alive if board.element[n] == NOWHERE or n in inside]
+
+    def _least(self, numbers: Iterable[int]) -> float:
+        """Seconds that tasks take at least: by the longest path, and by the work on devices and host."""
         work = {"device": 0.0, "host": 0.0}
-        for number in self._alive:
+        longest = 0.0
+        for number in numbers:
             task = self.board.tasks[number]
             work[task.where] += task.seconds
+            longest = max(longest, self.board.path[number])
         slots = {kind: sum(d.slots for d in self.devices if d.kind == kind) or len(self.devices) for kind in work}
-        longest = max((self.board.path[n] for n in self._alive), default=0.0)
         return max(longest, *(work[kind] / slots[kind] for kind in work))
 
     def _place(self, number: int, device: int) -> None:

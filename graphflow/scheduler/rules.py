@@ -8,30 +8,35 @@ from typing import Literal, NamedTuple
 ENDLESS, SOME = float("inf"), 10.0
 
 
+Urgency = Literal["path", "graph", "element"]
+
+
 class Rule(NamedTuple):
     """How to choose.
 
     Attributes:
-        urgency: which ready task goes first: that with the longest ``path`` behind it, or that which stands first in
-            the ``graph``, all elements of a map together.
+        urgency: which ready task goes first: that with the longest ``path`` behind it, that which stands first in the
+            ``graph``, all elements of a map together, or that of the first ``element``, with its longest path.
         switch: which models come when no ready task has its own: those that no task will miss later (``closed``),
             those of the most ``urgent`` task, or those with the most ready ``work`` for the time that they take.
         patience: a device waits for work that is coming for its models, rather than to exchange them, unless the work
             that is ready for others takes so many times as long as the exchange.
     """
 
-    urgency: Literal["path", "graph"] = "path"
+    urgency: Urgency = "path"
     switch: Literal["closed", "urgent", "work"] = "closed"
     patience: float = ENDLESS
 
 
-RULES = [  # for one device: the first decides where there are many tasks
+RULES = [  # for one device
     *(Rule("path", switch) for switch in ("closed", "urgent", "work")),
     *(Rule("graph", switch) for switch in ("closed", "urgent", "work")),
+    *(Rule("element", switch) for switch in ("closed", "urgent", "work")),
     *(Rule("path", switch, SOME) for switch in ("closed", "work")),
 ]
 SEVERAL_RULES = [  # for several
     Rule("path", "closed", SOME), Rule("path", "work", SOME), Rule("graph", "closed", SOME), Rule("path", "closed"),
+    Rule("element", "closed", SOME),
 ]  # fmt: skip
 
 
