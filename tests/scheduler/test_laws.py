@@ -89,3 +89,19 @@ def test_maps_of_shipped_graphs_whose_models_fit_load_each_once(name: str) -> No
     memory = sum(spec.bytes for spec in models.values()) + max(t.memory for t in tasks)
     out = Simulation([Device("gpu", memory=memory)], models).run(tasks)
     assert out.loads == dict.fromkeys(models, 1)
+
+
+def test_a_large_map_that_goes_to_the_host_and_back_keeps_both_busy() -> None:
+    stages: list[tuple[str, float]] = [("", 2.5), ("a", 0.1), ("", 0.05), ("b", 2.3)]
+    tasks = [
+        Task(
+            f"x[{i}]/{r}", (f"x[{i}]/{r - 1}",) if r else (), (m,) if m else (), "device" if m else "host", s,
+            element=("x", i), rank=r,
+        )
+        for i in range(1000)
+        for r, (m, s) in enumerate(stages)
+    ]  # fmt: skip
+    models = {"a": ModelSpec(GB), "b": ModelSpec(GB)}
+    devices = [Device("gpu", memory=4 * GB), Device("host", kind="host")]
+    out = Simulation(devices, models).run(tasks)
+    assert out.makespan <= 1.02 * lower_bound(tasks, devices, models).seconds
