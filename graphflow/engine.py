@@ -288,6 +288,7 @@ class Engine:
         if isinstance(asked, str):
             self.settler.waits(job.name, asked)
             self._parked[job.name] = job, device
+            self.scheduler.park(job.name)
             return False
         job.lease = asked
         self._leased[job.name] = job
@@ -391,9 +392,10 @@ class Engine:
         """The run ends early: what has been computed by now is kept all the same."""
         self.keeper.around.stopping.set()
         try:
-            while self._in_flight:
-                with suppress(Cancelled, GraphflowError):
-                    self._wait(None)
+            # A count alone would not do: the interruption may have taken what had just come out of the queue.
+            while self._in_flight and (any(w.busy for w in self.workers.values()) or not self.done.empty()):
+                with suppress(Cancelled, Exception):
+                    self._wait(POLL)
         finally:
             for job in list(self._leased.values()):
                 self._release(job)

@@ -28,6 +28,7 @@ class Shuffled:
         self.told: set[str] = set()  # named by `ready`
         self.running: dict[str, tuple[str, list[str]]] = {}  # task → device and the tasks of its step that are left
         self.over: set[str] = set()
+        self.parked: set[str] = set()
 
     @property
     def idle(self) -> bool:
@@ -56,17 +57,13 @@ class Shuffled:
 
     def park(self, name: str) -> None:
         self._stop(name)
-        self.needs[name].add("<outside>")
-        self.told.discard(name)
-
-    def unpark(self, name: str) -> None:
-        self.needs[name].discard("<outside>")
+        self.parked.add(name)
 
     def next(self, device: str) -> Step | None:
         spec = self.devices[device]
         steps = {id(left) for where, left in self.running.values() if where == device}
         hosts = {d.kind for d in self.devices.values()}
-        waiting = [n for n in self.told - self.over - self.running.keys() if not (self.needs[n] - self.over)]
+        waiting = [n for n in self.told - self.over - self.parked - self.running.keys() if not (self.needs[n] - self.over)]
         mine = [
             n for n in waiting
             if self.tasks[n].where == spec.kind or (spec.kind == "device" and "host" not in hosts)
@@ -102,6 +99,7 @@ class Shuffled:
     def give_back(self, step: Step) -> None:
         for name in step.tasks:
             self._stop(name)
+            self.parked.discard(name)
 
     def place(self, device: str, models: Iterable[str]) -> None:
         self.resident[device].update(dict.fromkeys(models))

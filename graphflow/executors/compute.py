@@ -22,7 +22,7 @@ from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelRele
 from graphflow.executors.host import to_host
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
-from graphflow.models.weights import model_key
+from graphflow.models.weights import model_key, weight_bytes
 from graphflow.node import BatchNode
 from graphflow.placing import NO_MODEL
 from graphflow.ports import Port
@@ -77,6 +77,7 @@ class Computer:
     _pool: ModelPool | None = None
     _making: threading.Lock = field(default_factory=threading.Lock)  # two threads may want the first model at once
     _coming: ModelRef | None = None
+    _used: dict[str, None] = field(default_factory=dict)  # models that jobs have brought, the one used last at the end
 
     @property
     def torch_device(self) -> str:
@@ -125,9 +126,14 @@ class Computer:
     def evict(self, models: Sequence[str]) -> None:
         """Move models off the device: into host memory, where that has room for them."""
         if models and self._pool is not None:
-            sizes = self._pool.resident
-            for key in models:
-                self._pool.release([key], keep_on_host=_host_has_room(sizes.get(key, 0)))
+            self._release(models)
+
+    def _release(self, models: Sequence[str]) -> int:
+        freed, sizes = 0, self.pool.resident
+        for key in models:
+            freed += self.pool.release([key], keep_on_host=_host_has_room(sizes.get(key, 0)))
+            self._used.pop(key, None)
+        return freed
 
     def close(self) -> None:
         """Let go of all models, unless a later run may want them."""
@@ -166,6 +172,7 @@ class Computer:
                 return outcomes
             outcomes[0].error = None  # its traceback holds the tensors
             del outcomes
+            self._used.clear()  # what is there now is measured again
             self._free()
             rescue = rescue or self._rescue(jobs)
             action = next(rescue, None)
@@ -185,10 +192,9 @@ class Computer:
         started = time.perf_counter()
         peak = Peak(self.device)
         try:
+            self._make_room(jobs)
             values = [self._with_models(job) for job in jobs]
-            if self._coming is not None:
-                self.pool.prefetch(self._coming)
-                self._coming = None
+            self._prefetch()
             measured = bool(jobs[0].node.cls.model_ports())
             before = None
             if measured:
@@ -218,6 +224,33 @@ class Computer:
             raise ContractError(jobs[0].name, kind, f"run_many gave {len(found)} results for {len(jobs)} inputs")
         return found
 
+    def _make_room(self, jobs: Sequence[Job]) -> None:
+        """Keep to the budget where it was not planned so: a lost value is made again, or a size was not known."""
+        wanted = self._refs(jobs)
+        if self.memory is not None and not wanted.keys() <= self._used.keys():
+            there = self.pool.resident
+            coming = [ref for key, ref in wanted.items() if key not in there]
+            lacking = self.pool.resident_bytes + sum(weight_bytes(r, self.around.dtype) for r in coming) - self.memory
+            used = list(self._used)  # the one that was used last goes last, and what was prefetched stays longest
+            for key in sorted(there.keys() - wanted.keys(), key=lambda k: used.index(k) if k in used else len(used)):
+                if lacking > 0:
+                    lacking -= self._release([key])
+                    self.released.append(key)
+        for key in wanted:
+            self._used.pop(key, None)
+            self._used[key] = None
+
+    def _prefetch(self) -> None:
+        """Bring the next model into host memory in the background, unless that is the device's and has no room."""
+        ref, self._coming = self._coming, None
+        if ref is None:
+            return
+        if self.memory is not None and self.torch_device == "cpu":
+            coming = 0 if model_key(ref) in self.pool.resident else weight_bytes(ref, self.around.dtype)
+            if self.pool.resident_bytes + coming > self.memory:
+                return
+        self.pool.prefetch(ref)
+
     def _with_models(self, job: Job) -> dict[str, Any]:
         values = dict(job.values)
         for name, ref in job.node.models.items():
@@ -230,11 +263,10 @@ class Computer:
 
     def _rescue(self, jobs: list[Job]) -> Iterator[str]:
         """What may be done for a whole batch, one after the other; each time a few words of what was done."""
-        wanted = self._keys(jobs)
+        wanted = self._refs(jobs)
         others = [key for key in self._pool.resident if key not in wanted] if self._pool is not None else []
         if self._pool is not None and others:
-            keep = _host_has_room(sum(self._pool.resident.values()))
-            freed = self._pool.release(others, keep_on_host=keep)
+            freed = self._release(others)
             self.released += others
             self._free()
             what = "1 model" if len(others) == 1 else f"{len(others)} models"
@@ -246,18 +278,19 @@ class Computer:
         if self._pool is None:
             return None
         sizes = self._pool.resident
-        for key in sorted(self._keys(jobs), key=lambda k: -sizes.get(k, 0)):
+        for key in sorted(self._refs(jobs), key=lambda k: -sizes.get(k, 0)):
             if self._pool.offload(key):
                 return f"the largest model ({size(sizes.get(key, 0))}) stays in host memory, layer by layer"
         return None
 
-    def _keys(self, jobs: Sequence[Job]) -> set[str]:
-        keys = {model_key(ref) for job in jobs for port, ref in job.node.models.items() if port in job.placed.models}
+    def _refs(self, jobs: Sequence[Job]) -> dict[str, ModelRef]:
+        """The models that jobs take, by their keys."""
+        found = [ref for job in jobs for port, ref in job.node.models.items() if job.placed.models[port] != NO_MODEL]
         for job in jobs:
             for port in trained_ports(job):
                 assert port.role is not None
-                keys.add(self.pool.key_of_trained(job.values[port.name], port.role))
-        return keys
+                found.append(self.pool.ref_of_trained(job.values[port.name], port.role))
+        return {model_key(ref): ref for ref in found}
 
     def _free(self) -> None:
         gc.collect()

@@ -65,6 +65,7 @@ class ProcessWorker:
         self.waiting = 0  # pieces of work that are not done; the run's thread counts
         self.released: list[str] = []  # as of a `Computer`, and so is `halved`
         self.halved: dict[str, int] = {}
+        self._submitted = self._answered = 0
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         self._child: Child | None = None
@@ -76,10 +77,20 @@ class ProcessWorker:
 
     # --- what the engine asks for -----------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether a `Done` is still to come."""
+        return self._submitted > self._answered
+
     def submit(self, work: Work) -> None:
         """Take work; `Done` comes into the queue."""
         self.waiting += 1
-        self._send(work, self._done.put)
+        self._submitted += 1
+        self._send(work, self._finish)
+
+    def _finish(self, done: Done | BaseException) -> None:
+        self._done.put(done)
+        self._answered += 1
 
     def here(self, work: Work) -> Done:
         """Have work done, and wait for it."""

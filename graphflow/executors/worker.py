@@ -47,6 +47,12 @@ class Worker:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._name = name
+        self._submitted = self._answered = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a `Done` is still to come."""
+        return self._submitted > self._answered
 
     def submit(self, work: Work) -> None:
         """Take work; `Done` comes into the queue."""
@@ -54,6 +60,7 @@ class Worker:
             self._thread = threading.Thread(target=self._serve, name=f"graphflow {self._name}", daemon=True)
             self._thread.start()
         self.waiting += 1
+        self._submitted += 1
         self._queue.put(work)
 
     def here(self, work: Work) -> Done:
@@ -76,6 +83,7 @@ class Worker:
             except BaseException as error:  # the run's thread raises it
                 done = error
             self._done.put(done)
+            self._answered += 1
             del work, done  # what a node returned is not held while the next one waits
 
     def _do(self, work: Work) -> Done:
