@@ -202,8 +202,7 @@ class Computer:
                 before = peak.now()
             started = time.perf_counter()
             results = self._call(jobs, values)
-            if self.torch_device != "cpu":
-                results = [to_host(out) for out in results]
+            results = [to_host(out) for out in results]
             seconds = (time.perf_counter() - started) / len(jobs)
             highest = peak.read() if measured else None
             needed = None if highest is None or before is None else max(0, highest - before)

@@ -1,11 +1,14 @@
 """Bringing what a node returned into host memory, in the device's own thread.
 
-Values wait there for their takers: a device's memory holds models and what is being computed, as planned.
+Values wait there for their takers: a device's memory holds models and what is being computed, as planned. They lie
+there as they would if they came from the store: convolutions of tensors that lie otherwise differ in the last bits, and
+a result must not depend on what has been evicted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +19,15 @@ if TYPE_CHECKING:
 
 
 def to_host(out: Any) -> Any:
-    """The same outputs with their tensors in host memory; waits until the device has computed them."""
-    return with_tensors(out, lambda tensor: tensor.cpu())
+    """The same outputs with their tensors contiguous in host memory; waits until the device has computed them."""
+    return out if "torch" not in sys.modules else with_tensors(out, _as_stored)
+
+
+def _as_stored(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as the store would give it back; itself, where that makes no difference."""
+    if tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.requires_grad:
+        return tensor
+    return tensor.detach().cpu().contiguous()
 
 
 def with_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:

@@ -44,3 +44,16 @@ def test_what_is_in_host_memory_is_not_copied() -> None:
     out = outputs()
     assert to_host(out).latents is out.latents
     assert to_host(out).cond is out.cond
+
+
+def test_tensors_lie_as_they_would_come_from_the_store() -> None:
+    out = outputs()
+    out = Out(
+        latents=torch.randn(1, 4, 3, 5).to(memory_format=torch.channels_last),
+        cond=TextCond(torch.ones(1, 3, 8).requires_grad_().transpose(1, 2), None), levels=out.levels, image=out.image,
+    )  # fmt: skip
+    moved = to_host(out)
+    assert torch.equal(moved.latents, out.latents)
+    assert moved.latents.is_contiguous()
+    assert moved.cond.embeds.is_contiguous()
+    assert not moved.cond.embeds.requires_grad
