@@ -20,7 +20,8 @@ import torch
 
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.injection import Injection, plug_and_play_injection, unet_costs
-from graphflow.nodes.lib.plug_and_play import LATENTS, capture_features
+from graphflow.nodes.lib.plug_and_play import capture_features
+from graphflow.nodes.lib.sources import LATENTS
 from graphflow.series import SeriesWriter, TensorSeries
 from graphflow.store import Store
 

@@ -33,7 +33,8 @@ from torch.utils.flop_counter import flop_registry
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.injection import decoder_places, plug_and_play_injection
 from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample, regularise_noise
-from graphflow.nodes.lib.plug_and_play import LATENTS, Prompts, capture_features, injected_sample
+from graphflow.nodes.lib.plug_and_play import Prompts, capture_features, injected_sample
+from graphflow.nodes.lib.sources import LATENTS
 from graphflow.nodes.lib.taps import Taps
 
 PROMPT = "a photograph of a red fox in the snow"

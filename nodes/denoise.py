@@ -198,7 +198,8 @@ def _injected(node: Any, xs: Sequence[Any], ctx: Context, image_scale: float | N
     from graphflow.nodes.lib.batches import stacked
     from graphflow.nodes.lib.injection import Injection
     from graphflow.nodes.lib.ip_adapter import ImagePrompt
-    from graphflow.nodes.lib.plug_and_play import Prompts, Together, injected_sample
+    from graphflow.nodes.lib.plug_and_play import Prompts, injected_sample
+    from graphflow.nodes.lib.sources import Together
 
     notes, source = xs[0].features.notes, Together([x.features for x in xs])
 

@@ -86,7 +86,8 @@ class Capture(BatchNode, kind="features.capture"):
         import torch
 
         from graphflow.nodes.lib.batches import stacked
-        from graphflow.nodes.lib.plug_and_play import LATENTS, capture_features, source_latents
+        from graphflow.nodes.lib.plug_and_play import capture_features
+        from graphflow.nodes.lib.sources import LATENTS, source_latents
 
         timesteps = xs[0].model.timesteps(self.num_inference_steps).tolist()
         each = [source_latents(x.trajectory.timesteps, x.trajectory.latents, timesteps) for x in xs]

@@ -5,7 +5,7 @@ See `measure` for what comes back. `compat` repeats the habits of an official sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from graphflow.node import BatchNode, Context, Field
@@ -80,10 +80,12 @@ class Lpips(RegionMeasure, BatchNode, kind="score.lpips"):
         model: Model["lpips"] | None = None
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
+        from graphflow.nodes.lib.batches import of_pairs
+
         model = xs[0].model
         if model is None:
             return [self.lacking("lpips", *self.named({"lpips": None})) for _ in xs]
-        values = _of_pairs([self._pair(x) for x in xs], model.distance)
+        values = of_pairs([self._pair(x) for x in xs], model.distance)
         return [self._scored(model, value) for value in values]
 
     def _pair(self, x: In) -> list[Any] | None:
@@ -264,13 +266,14 @@ class Dino(Measure, BatchNode, kind="score.dino"):
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
         from torch.nn.functional import cosine_similarity
 
+        from graphflow.nodes.lib.batches import of_pairs
         from graphflow.nodes.lib.metrics.pixels import dino_pixels
 
         model = xs[0].model
         if model is None:
             return [self.lacking("dino", "dino_image") for _ in xs]
         pairs = [[dino_pixels(i, self.resize, self.crop) for i in (x.image, x.reference)] for x in xs]
-        values = _of_pairs(pairs, lambda a, b: cosine_similarity(model.embed(a), model.embed(b)))
+        values = of_pairs(pairs, lambda a, b: cosine_similarity(model.embed(a), model.embed(b)))
         setting = {
             "backbone": f"{type(model.model).__name__} patch {model.patch}, class token",
             "weights": model.name,
@@ -305,13 +308,14 @@ class Structure(RegionMeasure, BatchNode, kind="score.structure"):
         model: Model["structure"] | None = None
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Scored]:
+        from graphflow.nodes.lib.batches import of_pairs
         from graphflow.nodes.lib.metrics import vit
 
         model = xs[0].model
         if model is None:
             return [self.lacking("structure", *self.named({"structure_distance": None})) for _ in xs]
         keys = lambda pixels: model.keys(pixels, self.layer)  # noqa: E731
-        values = _of_pairs([self._pair(x) for x in xs], lambda a, b: vit.structure_distance(keys(a), keys(b)))
+        values = of_pairs([self._pair(x) for x in xs], lambda a, b: vit.structure_distance(keys(a), keys(b)))
         return [self._scored(model, value) for value in values]
 
     def _pair(self, x: In) -> list[Any] | None:
@@ -337,19 +341,3 @@ class Structure(RegionMeasure, BatchNode, kind="score.structure"):
             region="whole" if self.region == "whole" else f"{self.region}: {BLACK}",
             reduction="mean over all pairs of tokens",
         )
-
-
-def _of_pairs(pairs: Sequence[list[Any] | None], measure: Callable[[Any, Any], Any]) -> list[float | None]:
-    """What a measure of (B, …) and (B, …) gives for each pair of pictures; those of one shape are measured together."""
-    import torch
-
-    from graphflow.nodes.lib.batches import in_groups
-
-    def run(alike: list[list[Any] | None]) -> list[float | None]:
-        there = [pair for pair in alike if pair is not None]
-        if not there:
-            return [None] * len(alike)
-        values: list[float | None] = measure(*(torch.cat(side) for side in zip(*there, strict=True))).tolist()
-        return values
-
-    return in_groups(pairs, lambda pair: None if pair is None else tuple(p.shape for p in pair), run)

@@ -47,3 +47,20 @@ def stacked(tensors: Sequence[Tensor | None], counts: Sequence[int], device: tor
 def given(x: object) -> tuple[str, ...]:
     """Names of the ports that are given a value: elements differ where some leave an optional one out."""
     return tuple(name for name, value in vars(x).items() if value is not None)
+
+
+def of_pairs(
+    pairs: Sequence[Sequence[Tensor] | None], measure: Callable[[Tensor, Tensor], Tensor]
+) -> list[float | None]:
+    """What a measure, (B, …) and (B, …) → (B,), gives for each pair of pictures; None for a pair that is not there.
+
+    Pairs of one shape are measured together.
+    """
+
+    def run(alike: list[Sequence[Tensor] | None]) -> list[float | None]:
+        there = [pair for pair in alike if pair is not None]
+        if not there:
+            return [None] * len(alike)
+        return [*measure(*(torch.cat(side) for side in zip(*there, strict=True))).tolist()]
+
+    return in_groups(pairs, lambda pair: None if pair is None else tuple(p.shape for p in pair), run)

@@ -24,7 +24,7 @@ def load(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_method_gives_what_diffusers_gives(load, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark = load("denoise_vs_diffusers")
-    benchmark.main(["--unet", "tiny", "--size", "64", "--steps", "3", "--repeats", "1"])
+    benchmark.main(["--unet", "tiny", "--size", "64", "--steps", "2", "--repeats", "1"])
     rows = re.findall(r"^tiny: (.+?)  +ours.* ratio +[\d.]+ +difference (\S+) .*bound", capsys.readouterr().out, re.M)
     assert [title for title, _ in rows] == list(benchmark.CASES)
     assert all(float(difference) < 2e-5 for _, difference in rows)

@@ -9,14 +9,9 @@ from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.injection import plug_and_play_injection
 from graphflow.nodes.lib.ip_adapter import ImagePrompt, IPAdapter
-from graphflow.nodes.lib.plug_and_play import (
-    LATENTS,
-    Prompts,
-    capture_features,
-    injected_epsilon,
-    injected_sample,
-)
+from graphflow.nodes.lib.plug_and_play import Prompts, capture_features, injected_epsilon, injected_sample
 from graphflow.nodes.lib.reedit import exemplar_embedding
+from graphflow.nodes.lib.sources import LATENTS
 from graphflow.nodes.lib.taps import Taps
 
 EMBED = 16

@@ -11,14 +11,8 @@ from tiny import SD_SCHEDULER, TOKENS, WIDTH, random_tensor, tiny_unet
 from graphflow.nodes.lib.ddim import ddim_inversion, ddim_sample
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.injection import Injection, decoder_places, plug_and_play_injection
-from graphflow.nodes.lib.plug_and_play import (
-    LATENTS,
-    Prompts,
-    capture_features,
-    injected_epsilon,
-    injected_sample,
-    source_latents,
-)
+from graphflow.nodes.lib.plug_and_play import Prompts, capture_features, injected_epsilon, injected_sample
+from graphflow.nodes.lib.sources import LATENTS, source_latents
 from graphflow.nodes.lib.taps import Taps
 
 N = 50

@@ -20,12 +20,8 @@ from graphflow.nodes.lib.instruct_pix2pix import InstructDenoiser, instruct_samp
 from graphflow.nodes.lib.ip_adapter import ImagePrompt, IPAdapter
 from graphflow.nodes.lib.pez import optimise_prompt
 from graphflow.nodes.lib.pix2pix_zero import pix2pix_zero_sample, regularise_noise
-from graphflow.nodes.lib.plug_and_play import (
-    LATENTS,
-    Prompts,
-    capture_features,
-    injected_sample,
-)
+from graphflow.nodes.lib.plug_and_play import Prompts, capture_features, injected_sample
+from graphflow.nodes.lib.sources import LATENTS
 from graphflow.nodes.lib.taps import Taps
 from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.visii import Direction, Pair, optimise_instruction
