@@ -82,6 +82,7 @@ class Engine:
     _dead: set[tuple[str, Index]] = field(default_factory=set)
     _leased: dict[str, Job] = field(default_factory=dict)
     _in_flight: int = 0
+    _unkept: list[Outcome] = field(default_factory=list)  # computed, but not kept yet
 
     def __post_init__(self) -> None:
         self.known: Known = self.plan.known
@@ -329,12 +330,8 @@ class Engine:
 
     def _take(self, done: Done, worker: AnyWorker) -> None:
         """Keep what came of a piece of work."""
-        stopped = None
-        for outcome in done.outcomes:
-            try:
-                self._keep(outcome)
-            except (Cancelled, GraphflowError) as error:
-                stopped = stopped or error
+        self._unkept += done.outcomes
+        stopped = self._keep_all()
         for name, batch in worker.computer.halved.items():
             self.workload.shrink(self.graph.nodes[name], batch)
         if worker.computer.released:
@@ -343,9 +340,22 @@ class Engine:
         if stopped is not None:
             raise stopped
 
+    def _keep_all(self) -> BaseException | None:
+        """Keep what has been computed; returns the error that ends the run, if any. Interrupted, it can be repeated."""
+        stopped: BaseException | None = None
+        while self._unkept:
+            try:
+                self._keep(self._unkept[0])
+            except (Cancelled, GraphflowError) as error:
+                stopped = stopped or error
+            del self._unkept[0]
+        return stopped
+
     def _keep(self, outcome: Outcome) -> None:
         job = outcome.job
-        pending = self._pending[job.name]
+        pending = self._pending.get(job.name)
+        if pending is None:
+            return  # it was just done with when somebody interrupted
         try:
             held = self.settler.recover(partial(self.settler.done, outcome))
         except GraphflowError as error:
@@ -392,6 +402,9 @@ class Engine:
         """The run ends early: what has been computed by now is kept all the same."""
         self.keeper.around.stopping.set()
         try:
+            with suppress(Cancelled, Exception):
+                self._keep_all()
+            self._unkept.clear()
             # A count alone would not do: the interruption may have taken what had just come out of the queue.
             while self._in_flight and (any(w.busy for w in self.workers.values()) or not self.done.empty()):
                 with suppress(Cancelled, Exception):

@@ -63,7 +63,8 @@ class Shuffled:
         spec = self.devices[device]
         steps = {id(left) for where, left in self.running.values() if where == device}
         hosts = {d.kind for d in self.devices.values()}
-        waiting = [n for n in self.told - self.over - self.parked - self.running.keys() if not (self.needs[n] - self.over)]
+        idle = self.told - self.over - self.parked - self.running.keys()
+        waiting = [n for n in idle if not (self.needs[n] - self.over)]
         mine = [
             n for n in waiting
             if self.tasks[n].where == spec.kind or (spec.kind == "device" and "host" not in hosts)

@@ -174,10 +174,10 @@ class Index:
     def _transact(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
         with self._write_lock:
             db = self._writer
-            if durable:
-                db.execute("PRAGMA synchronous=FULL")
-            db.execute("BEGIN IMMEDIATE")
             try:
+                if durable:
+                    db.execute("PRAGMA synchronous=FULL")
+                db.execute("BEGIN IMMEDIATE")  # inside: an interruption may come when it has just begun
                 found = work(db)
                 db.execute("COMMIT")
             finally:

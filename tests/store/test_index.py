@@ -134,3 +134,30 @@ def test_a_store_that_can_not_be_written_is_an_error(store: Store, tmp_path: Pat
     with pytest.raises(StoreError, match="recording a result failed: attempt to write a readonly database"):
         record(store, KEY, 1)
     assert aside(store.folder) == []
+
+
+class Interrupted:
+    """A connection that is interrupted once, when a transaction has just begun."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db, self.left = db, 1
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        found = self.db.execute(sql, *values)
+        if sql == "BEGIN IMMEDIATE" and self.left:
+            self.left = 0
+            raise KeyboardInterrupt
+        return found
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.db, name)
+
+
+def test_an_interruption_leaves_no_transaction_open(store: Store) -> None:
+    store.index._writer = Interrupted(store.index._writer)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        record(store, KEY, 1)
+    record(store, KEY, 1)
+    with closing(Store(store.folder)) as other:
+        other.index.hurry()
+        record(other, "b" * 40, 2)
