@@ -65,11 +65,10 @@ class ProcessWorker:
         self.waiting = 0  # pieces of work that are not done; the run's thread counts
         self.released: list[str] = []  # as of a `Computer`, and so is `halved`
         self.halved: dict[str, int] = {}
-        self._submitted = self._answered = 0
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         self._child: Child | None = None
-        self._sent: dict[int, _Sent] = {}  # in this order
+        self._sent: dict[int, _Sent] = {}  # in this order; gone when it is answered
         self._there: set[str] = set()  # models that the process may have loaded
         self._leaving = self._closing = False
         self._broken: BaseException | None = None  # why no process can be started
@@ -80,17 +79,12 @@ class ProcessWorker:
     @property
     def busy(self) -> bool:
         """Whether a `Done` is still to come."""
-        return self._submitted > self._answered
+        return bool(self._sent)
 
     def submit(self, work: Work) -> None:
         """Take work; `Done` comes into the queue."""
         self.waiting += 1
-        self._submitted += 1
-        self._send(work, self._finish)
-
-    def _finish(self, done: Done | BaseException) -> None:
-        self._done.put(done)
-        self._answered += 1
+        self._send(work, self._done.put)
 
     def here(self, work: Work) -> Done:
         """Have work done, and wait for it."""
@@ -150,9 +144,11 @@ class ProcessWorker:
             self._sent[number] = sent
             try:
                 self._tell(sent.told)
-            except Exception as error:
-                del self._sent[number]
+            except BaseException as error:
                 self._lose(sent, {job.name: error for job in sent.work.jobs})
+                del self._sent[number]
+                if not isinstance(error, Exception):
+                    raise
 
     def _tell(self, message: Message) -> None:
         """Tell the process; begin one if there is none."""
@@ -193,10 +189,10 @@ class ProcessWorker:
         if "broken" in message:
             self._broken = unpack_error(message["broken"])
         elif "done" in message:
+            self._leaving = message["leaving"]
+            self._answer(self._sent[message["done"]], message)
             with self._lock:
-                sent = self._sent.pop(message["done"])
-                self._leaving = message["leaving"]
-            self._answer(sent, message)
+                del self._sent[message["done"]]
 
     def _preview(self, message: Message) -> None:
         path = Path(message["file"])
@@ -229,12 +225,13 @@ class ProcessWorker:
             self._child = None
             self.released += self._there
             self._there.clear()
-            left, self._sent = list(self._sent.values()), {}
+            left = list(self._sent.items())
             at_fault = len(left) if self._broken is not None or self._closing else 0 if self._leaving else 1
             self._leaving = False
-            for sent in left[:at_fault]:
+            for number, sent in left[:at_fault]:
                 self._lose(sent, {job.name: self._loss(job, status) for job in sent.work.jobs})
-            for sent in left[at_fault:]:
+                del self._sent[number]
+            for _, sent in left[at_fault:]:
                 self._hand_over(sent)
 
     def _lose(self, sent: _Sent, errors: Mapping[str, BaseException]) -> None:

@@ -99,13 +99,14 @@ class Server:
 
     def _listen(self) -> None:
         """Take messages while the other thread computes; when the run is gone, end."""
-        for message in self._told:
-            if message["do"] == "work":
-                self._inbox.put(message)
-            else:
-                self._stop.set()
-                if message["do"] == "end":
-                    break
+        with suppress(ValueError):  # the run was killed in the middle of a message
+            for message in self._told:
+                if message["do"] == "work":
+                    self._inbox.put(message)
+                else:
+                    self._stop.set()
+                    if message["do"] == "end":
+                        break
         self._stop.set()
         self._inbox.put(None)
         if not self._busy or not self._over.wait(GRACE):
