@@ -35,9 +35,9 @@ from graphflow.series import SeriesWriter
 
 
 def say_pid(folder: str) -> None:
-    """Leave the process and its group for the test to read."""
+    """Leave the process, its group and its number of threads for the test to read."""
     with (Path(folder) / "pids").open("a") as file:
-        file.write(f"{os.getpid()} {os.getpgid(0)}\n")
+        file.write(f"{os.getpid()} {os.getpgid(0)} {torch.get_num_threads()}\n")
 
 
 class Make(Node):
