@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
 HOST_SPARE = 4 << 30  # bytes of host memory that models which wait there leave to everything else
 Pools = dict[tuple[str, str], "ModelPool"]
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory", "can't allocate memory")
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "CUDA out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+)
 
 
 @dataclass
@@ -370,7 +376,8 @@ def _full_memory(error: BaseException | None) -> str | None:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return _line(error)
-    return _line(error) if isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY) else None
+    system = isinstance(error, RuntimeError | OSError)  # also of a file that can't be mapped into memory
+    return _line(error) if system and any(text in str(error) for text in _OUT_OF_MEMORY) else None
 
 
 def _line(error: BaseException) -> str:
