@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..catalogue import Vocabulary
 from ..world import Mixture, Split, render, sample_scene
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
-from .warm_start import add_level, widen
+from .warm_start import add_level, wake_channels, widen
 
 LATENT_CHANNELS = 4
 VARIED = Mixture(empty=0.05, pair=0.2, colour=0.4, accessory=0.3)
@@ -74,9 +74,9 @@ def train_autoencoder(
 ) -> None:
     """Train an AutoencoderKL and save it to `out` in float16, its latents normalised to mean 0 and deviation 1.
 
-    It begins as `start`, which may be narrower, and one level less deep, for pictures half as large. With
-    `decoder_only` the latents stay those of `start`. Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean
-    over the latents).
+    It begins as `start`, which may be narrower, and one level less deep, for pictures half as large; latent channels
+    of it that carry nothing begin anew. With `decoder_only` the latents stay those of `start`. Loss: L1 + 0.5 L1 of
+    the gradients + MSE + kl_weight · KL (mean over the latents).
     """
     arguments = {
         "out": out,
@@ -107,6 +107,11 @@ def _train(
     torch.manual_seed(loop.seed)
     model = started(start, channels, words.size) if start else new_autoencoder(channels, layers, words.size)
     model.to(memory_format=torch.channels_last)
+    if start and not decoder_only:
+        rng = random.Random(f"{loop.seed}/wake")
+        idle = wake_channels(model, pictures(rng, words, Split.TRAIN, 64, VARIED))
+        if idle:
+            log(f"latent channels {idle} carried nothing and begin anew")
     if decoder_only:
         model.encoder.requires_grad_(False)
         _conv(model.quant_conv).requires_grad_(False)

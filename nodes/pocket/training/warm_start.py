@@ -124,6 +124,32 @@ def _identity(name: str, weights: dict[str, Tensor]) -> Tensor:
     return torch.eye(width)[:, :, None, None] if name.endswith("weight") else torch.zeros(width)
 
 
+@torch.no_grad()
+def wake_channels(model: AutoencoderKL, x_BCHW: Tensor) -> list[int]:
+    """Begin latent channels anew that carry next to nothing, in place; returns which.
+
+    A channel whose noise is more than half its deviation over the pictures was drowned by the Kullback-Leibler loss,
+    and does not come back by itself: the decoder has unlearnt to look at it. It becomes a random mix of the encoder's
+    outputs of deviation 1, almost without noise, of which the decoder sees a little.
+    """
+    posterior = model.encode(x_BCHW).latent_dist
+    noise, signal = posterior.std.mean(dim=(0, 2, 3)), posterior.mean.std(dim=(0, 2, 3))
+    idle = [int(channel) for channel in (noise > 0.5 * signal).nonzero()]
+    into, out = model.quant_conv, model.post_quant_conv
+    assert isinstance(into, nn.Conv2d)
+    assert isinstance(out, nn.Conv2d)
+    for channel in idle:
+        nn.init.normal_(into.weight[channel])
+        nn.init.zeros_(into.bias[channel])
+        into.weight[len(noise) + channel] = 0
+        into.bias[len(noise) + channel] = -7.0  # the log of the variance
+        mean = model.encode(x_BCHW).latent_dist.mean[:, channel]
+        into.weight[channel] /= mean.std()
+        into.bias[channel] = -mean.mean() / mean.std()
+        nn.init.normal_(out.weight[:, channel], std=0.1)
+    return idle
+
+
 def begin_as(model: nn.Module, known: nn.Module) -> None:
     """Give `model` the weights of `known`, in place.
 

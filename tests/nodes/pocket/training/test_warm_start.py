@@ -20,7 +20,7 @@ from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser
 from graphflow.nodes.pocket.training.loop import Loop, all_steps
 from graphflow.nodes.pocket.training.pictures import pixels_of
 from graphflow.nodes.pocket.training.tokenizer import TOKENIZER
-from graphflow.nodes.pocket.training.warm_start import add_level, begin_as, widen
+from graphflow.nodes.pocket.training.warm_start import add_level, begin_as, wake_channels, widen
 from graphflow.nodes.pocket.world import Mixture, Split, sample_scene
 
 
@@ -66,6 +66,24 @@ def test_a_wider_autoencoder_is_the_same_function(small: AutoencoderKL, x_BCHW: 
     torch.testing.assert_close(again, drawn, atol=1e-4, rtol=1e-4)
     [first, second] = wide.encoder.conv_out.weight[0, :2, 1, 1].tolist()
     assert first != second, "copies that take part alike would learn the same for ever"
+
+
+@torch.no_grad()
+def test_a_latent_channel_that_carries_nothing_is_woken(small: AutoencoderKL, x_BCHW: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model, x_BCHW = started(small, (16, 32, 64), 64), avg_pool2d(x_BCHW, 2)
+    before = model.encode(x_BCHW).latent_dist
+    idle = wake_channels(model, x_BCHW)
+    assert idle == [1], "the shipped one was trained with a Kullback-Leibler loss that was too strong at first"
+    after = model.encode(x_BCHW).latent_dist
+    others = [0, 2, 3]
+    torch.testing.assert_close(after.mean[:, others], before.mean[:, others])
+    torch.testing.assert_close(after.std[:, others], before.std[:, others])
+    assert after.mean[:, 1].std() == pytest.approx(1, abs=1e-3)
+    assert after.std[:, 1].max() < 0.05
+    moved = model.decode(after.mean).sample - small.decode(before.mean).sample
+    assert 0 < moved.square().mean() < 0.01
+    assert wake_channels(model, x_BCHW) == []
 
 
 def test_widths_that_do_not_fit_are_an_error(small: AutoencoderKL) -> None:
