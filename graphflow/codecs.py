@@ -303,7 +303,10 @@ def _tensor_parts(value: torch.Tensor) -> tuple[bytes, bytes | memoryview]:
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    here = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    if len({t.untyped_storage().data_ptr() for t in here.values()}) < len(here):  # such as a pooled row of embeddings
+        here = {name: t.clone() for name, t in here.items()}
+    save_file(here, path)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

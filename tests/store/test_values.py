@@ -182,3 +182,10 @@ def test_clear_removes_everything(store: Store) -> None:
     assert store.pins() == {}
     assert not [p for name in ("blobs", "checkpoints") for p in (store.folder / name).iterdir()]
     assert store.load(store.put(VALUES["json"], "json")) == VALUES["json"]
+
+
+def test_tensors_of_a_value_may_share_memory(store: Store) -> None:
+    embeds = torch.randn(1, 4, 8)
+    found = store.load(store.put(TextCond(embeds, embeds[:, -1]), "text_cond"))
+    assert torch.equal(found.embeds, embeds)
+    assert torch.equal(found.pooled, embeds[:, -1])
