@@ -159,6 +159,7 @@ def replace_file(path: Path, write_to: Callable[[Path], Any]) -> None:
     Raises:
         OSError: it can't be written.
     """
+    path.parent.mkdir(exist_ok=True)  # of a node inside a sub-graph: each/encode.latents
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write_to(temporary)

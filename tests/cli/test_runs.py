@@ -164,6 +164,14 @@ def test_until_stops_at_a_node_and_writes_what_it_gives(folder: Path) -> None:
     assert not list((folder / "out").glob("image*"))
 
 
+def test_what_a_node_of_a_mapped_graph_gives_lies_in_a_folder_of_its_own(folder: Path) -> None:
+    mapped = ["run", "g.yaml", "--map", "image=photos", "--out", "out", "-q"]
+    assert graphflow([*mapped, "--until", "each/negative"]) == 0
+    assert [name for name in files(folder / "out") if name.startswith("each")] == [
+        f"each/negative.image-00{i}.png" for i in range(3)
+    ]
+
+
 def test_only_runs_nothing_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "g.yaml", *IMAGE, "--only", "join", "--out", "out", "-q"]
     assert graphflow(command) == 4
