@@ -144,6 +144,7 @@ def _write_value(value: Any, entry: ValueRecord, path: Path, record: RunRecord |
     found = type_by_name(entry.type)
     assert found is not None
     codec_name = found[0].codec
+    path.parent.mkdir(parents=True, exist_ok=True)  # of a node inside a sub-graph: each/encode.latents
     if codec_name == "json":
         text = value if path.suffix == ".txt" else json.dumps(value, indent=1, ensure_ascii=False)
         replace_file(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
@@ -159,7 +160,6 @@ def replace_file(path: Path, write_to: Callable[[Path], Any]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    path.parent.mkdir(exist_ok=True)  # of a node inside a sub-graph: each/encode.latents
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write_to(temporary)
