@@ -82,6 +82,7 @@ class Engine:
     _dead: set[tuple[str, Index]] = field(default_factory=set)
     _leased: dict[str, Job] = field(default_factory=dict)
     _in_flight: int = 0
+    _arrived: list[Done | BaseException] = field(default_factory=list)  # came out of the queue
     _unkept: list[Outcome] = field(default_factory=list)  # computed, but not kept yet
 
     def __post_init__(self) -> None:
@@ -243,7 +244,8 @@ class Engine:
                 if self._alone(work):
                     with resumed(self.collects):
                         done = worker.here(work)
-                    self._take(done, worker)
+                    self._unkept += done.outcomes
+                    self._take(device, worker)
                     return True
                 self._in_flight += 1
                 work.coming = self._next_model(device)
@@ -318,24 +320,31 @@ class Engine:
     def _wait(self, timeout: float | None) -> None:
         with resumed(self.collects):
             try:
-                done = self.done.get(timeout=timeout)
+                self._arrived.append(self.done.get(timeout=timeout))
             except queue.Empty:
                 return
-        self._in_flight -= 1
-        if isinstance(done, BaseException):
-            raise done
-        worker = self.workers[done.work.device]
-        worker.waiting -= 1
-        self._take(done, worker)
+        self._take_arrived()
 
-    def _take(self, done: Done, worker: AnyWorker) -> None:
+    def _take_arrived(self) -> None:
+        while self._arrived:  # an interruption at any place below loses nothing
+            done = self._arrived[0]
+            if not isinstance(done, BaseException):
+                self._unkept += done.outcomes
+            del self._arrived[0]
+            self._in_flight -= 1
+            if isinstance(done, BaseException):
+                raise done
+            worker = self.workers[done.work.device]
+            worker.waiting -= 1
+            self._take(done.work.device, worker)
+
+    def _take(self, device: str, worker: AnyWorker) -> None:
         """Keep what came of a piece of work."""
-        self._unkept += done.outcomes
         stopped = self._keep_all()
         for name, batch in worker.computer.halved.items():
             self.workload.shrink(self.graph.nodes[name], batch)
         if worker.computer.released:
-            self.workload.forget(done.work.device, worker.computer.released)
+            self.workload.forget(device, worker.computer.released)
             worker.computer.released.clear()
         if stopped is not None:
             raise stopped
@@ -403,6 +412,7 @@ class Engine:
         self.keeper.around.stopping.set()
         try:
             with suppress(Cancelled, Exception):
+                self._take_arrived()
                 self._keep_all()
             self._unkept.clear()
             # A count alone would not do: the interruption may have taken what had just come out of the queue.

@@ -215,7 +215,8 @@ class Settler:
         placed = self._placer.place(node, index, self.known, self._values.fetch)
         job = Job(node, index, node.title(index), placed, "a stored value was lost", again=True)
         asked = self.ask(job)
-        job.lease = asked if isinstance(asked, Lease) else None  # who waited here could be waited for
+        job.lease = asked if isinstance(asked, Lease) else None
+        job.contended = isinstance(asked, str)  # who waited here could be waited for
         try:
             if job.lease is not None and job.lease.result is not None:
                 self._take(job, job.lease)

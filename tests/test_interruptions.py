@@ -17,8 +17,10 @@ import pytest
 from harness import Harness
 
 from graphflow.errors import Cancelled
-from graphflow.events import Logged, NodeFinished
+from graphflow.events import Event, Logged, NodeFinished, RunStarted
 from graphflow.executors.compute import Computer
+from graphflow.node import Context, Node, Ports
+from graphflow.ports import Text
 from graphflow.run import Run, Runner
 from graphflow.settle import Options
 from graphflow.store import Lease, Store
@@ -249,3 +251,52 @@ def test_values_that_are_lost_while_threads_compute_are_made_again(
     assert done["all"] == plain["all"]
     assert len([c for c in ms.CALLS if c[0] == "sample.alpha"]) > 6
     assert pools.highest <= budget
+
+
+class Remembering(Node, kind="sample.remembering", version=1):
+    """A long text, made with a checkpoint that must stay as long as the node runs."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        ms.Hooks.entered(self.kind, [x.text])
+        assert ctx.checkpoint is not None
+        folder = ctx.checkpoint
+        ms.Hooks.entered(self.kind, [x.text])
+        (folder / "step").write_text("1")
+        ms.CALLS.append((self.kind, 1))
+        return self.Out(text=x.text * 10)
+
+
+def test_what_is_made_again_beside_another_process_has_a_checkpoint_of_its_own(store: Store) -> None:
+    text = """
+graphflow: 1
+inputs: {text: Text}
+nodes:
+  long: {uses: sample.remembering, in: {text: inputs.text}}
+  end: {uses: sample.shout, in: {text: long.text}}
+outputs: {end: end.text}
+"""
+    harness = Harness(store, text)
+    harness.run(text="a")
+    key = harness.plan(text="a").nodes["long"].key
+    assert key is not None
+    other = Store(store.folder)
+
+    def lose(event: Event) -> None:
+        if isinstance(event, RunStarted):  # the plan counted on what is lost now
+            with closing(sqlite3.connect(store.folder / "index.sqlite", timeout=WAIT)) as db, db:
+                db.execute("DELETE FROM blobs")
+
+    held = other.ask(key, time.time())
+    assert isinstance(held, Lease)
+    other.checkpoint(key)
+    with ms.on_entry(lambda kind, texts: other.drop_checkpoint(key)):  # the other one is through just now
+        done = harness.session().runner({"text": "a"}, lose, Options(refresh=frozenset({"end"}))).run()
+    assert done["end"] == "AAAAAAAAAA!"
+    assert ms.CALLS == [("sample.remembering", 1)] * 2
+    held.release()

@@ -32,6 +32,7 @@ class Job:
         reason: why it runs.
         again: its result is there, but a value of it was lost.
         lease: the right to compute it.
+        contended: another process computes it, too, which could not be waited for.
         values: what its ports are fed; of trained weights the folder. Models of the preset are not among them.
         stored: port → how the store has that value; None when it was converted on its way.
     """
@@ -43,6 +44,7 @@ class Job:
     reason: str = ""
     again: bool = False
     lease: Lease | None = None
+    contended: bool = False
     values: dict[str, Any] = field(default_factory=dict)
     stored: Callable[[str], Stored | None] = lambda port: None
 
@@ -126,6 +128,8 @@ class RunContext(Context):
     @property
     def checkpoint(self) -> Path | None:
         key = self._jobs[0].placed.key
+        if self._jobs[0].contended:
+            return self.folder()  # the other one's checkpoint goes when it is through
         self._around.checkpoints.add(key)
         return self._around.store.checkpoint(key)
 
