@@ -12,7 +12,7 @@ from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key, weight_bytes
 from graphflow.plan import Plan, PlannedNode
 from graphflow.scheduler import Device, ModelSpec, Scheduler, Task
-from graphflow.scheduler.from_plan import Expected, PlanTasks, trained_key
+from graphflow.scheduler.from_plan import Expected, PlanTasks, guess, trained_key
 from graphflow.settle import Options
 from graphflow.store.measures import Measures, load_seconds
 
@@ -48,6 +48,7 @@ class Workload:
         self._tasks = PlanTasks(plan, graph, self._expected)
         self._noted: set[int] = set()
         self._times: dict[str, tuple[int, float]] = {}
+        self._limits: dict[str, int] = {}  # node → the largest batch that there is room for, as this run has found
         self._begun = False
 
     @cached_property
@@ -121,7 +122,10 @@ class Workload:
 
     def _expected(self, node: GraphNode, planned: PlannedNode | None) -> Expected:
         seconds = planned.seconds if planned is not None else None
-        return Expected(seconds or 0.0, int(self._peak(node).get("bytes", 0)) if node.models else 0, 0)
+        # What a CPU's process grows by is no measure of one node: libraries and allocators have their share in it.
+        measured = node.models and not next(iter(self.memory), "cpu").startswith("cpu")
+        memory = int(self._peak(node).get("bytes", 0)) if measured else 0
+        return Expected(guess(node) if seconds is None else seconds, memory, 0)
 
     # --- measured ---------------------------------------------------------------------------------------------------
 
@@ -136,10 +140,13 @@ class Workload:
             if each > found.get("bytes", 0.0) or outcome.batch > found.get("batch", 0.0):
                 bytes_ = max(each, found.get("bytes", 0.0))
                 batch = max(outcome.batch, found.get("batch", 0.0))
-                self.measures.note(self._what(outcome.job.node), {"bytes": bytes_, "batch": batch})
+                self.measures.note(self._what(outcome.job.node), {**found, "bytes": bytes_, "batch": batch})
 
     def shrink(self, node: GraphNode, batch: int) -> None:
         """A larger batch than this did not fit."""
+        if self._limits.get(node.name) == batch:
+            return
+        self._limits[node.name] = batch
         self.measures.note(self._what(node), {**self._peak(node), "limit": float(batch)})
 
     def seconds(self, jobs: Sequence[Job]) -> float:
@@ -152,7 +159,7 @@ class Workload:
 
     def _batch_limit(self, task: Task) -> int:
         if self.options.batch is not None:
-            return self.options.batch
+            return min(self.options.batch, self._limits.get(task.batch, self.options.batch))
         budgets = [limit for device, limit in self.memory.items() if not device.startswith("cpu")]
         if not budgets:
             return 1  # on a CPU results are the same to the bit whatever the order
