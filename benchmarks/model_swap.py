@@ -24,8 +24,8 @@ from PIL import Image
 from sd15 import SCHEDULER, SIZES, Models, byte_tokenizer
 
 from graphflow.events import Event, ModelLoaded, ModelReleased
+from graphflow.options import Options
 from graphflow.session import open_session
-from graphflow.settle import Options
 
 
 def write_checkpoints(folder: Path, size: str, unets: int, dtype: torch.dtype) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,11 +21,11 @@ from graphflow.known import Known
 from graphflow.models.files import config_of, fingerprint, missing
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.node import Node
+from graphflow.options import CodePolicy
 from graphflow.source import code_digest
 from graphflow.spec import Ref
 from graphflow.store import Result, Store
 
-CodePolicy = Literal["warn", "strict"]
 Fetch = Callable[[Source], Any]
 NO_MODEL = "none"
 CANDIDATES = 20  # earlier results that are compared to find what changed

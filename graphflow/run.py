@@ -15,7 +15,13 @@ from typing import Any, Literal, TypeVar
 
 from graphflow.codecs import CODECS
 from graphflow.devices import check_present, memory_of
-from graphflow.engine import Engine
+from graphflow.engine.keep import Keeper
+from graphflow.engine.lifetimes import Lifetimes
+from graphflow.engine.loop import Engine
+from graphflow.engine.recording import Recording, Settled, Teller
+from graphflow.engine.settle import Settler
+from graphflow.engine.values import LazyList, Values
+from graphflow.engine.workload import HOST, Workload
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
 from graphflow.executors.compute import Computer, Outcome, Pools
@@ -25,21 +31,16 @@ from graphflow.executors.worker import Done, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
 from graphflow.inputs import InputValue
-from graphflow.keep import Keeper
 from graphflow.known import UnknownError, places_of
-from graphflow.lifetimes import Lifetimes
 from graphflow.models.files import require
+from graphflow.options import Options
 from graphflow.placing import Placer, Wiring
 from graphflow.plan import Plan, make_plan
 from graphflow.ports import PortType
 from graphflow.record import RunRecord, ValueRecord
-from graphflow.recording import Recording, Settled, Teller
-from graphflow.settle import Options, Settler
 from graphflow.spec import Ref
 from graphflow.store import Store
 from graphflow.store.measures import Measures
-from graphflow.values import LazyList, Values
-from graphflow.workload import HOST, Workload
 
 T = TypeVar("T")
 USABLE = 0.92  # share of an accelerator's memory that is planned with; its driver and libraries take the rest
@@ -128,7 +129,7 @@ class Runner:
     def _begin_recording(self) -> Recording:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return Recording(
-            self.graph, self.inputs, self.outputs, self.known, self._placer, self.device, self.dtype, started
+            self.graph, self.inputs, self.outputs, self.known, self._placer, ",".join(self.devices), self.dtype, started
         )  # fmt: skip
 
     def plan(self) -> Plan:

@@ -17,12 +17,12 @@ from graphflow.explain import explain
 from graphflow.graph import Graph
 from graphflow.inputs import InputValue, bind
 from graphflow.mapped import EACH, map_over, without_lists
+from graphflow.options import Options
 from graphflow.placing import Wiring
 from graphflow.plan import Plan
 from graphflow.ports import EXTERNAL, type_by_name
 from graphflow.record import InputRecord
 from graphflow.run import Run, Runner
-from graphflow.settle import Options
 from graphflow.spec import GraphSpec, find_graph, load_spec, parse_spec
 from graphflow.store import Store, Stored, default_folder
 

@@ -9,10 +9,10 @@ import samples
 
 from graphflow.check import check
 from graphflow.events import Event
+from graphflow.options import Options
 from graphflow.plan import Plan
 from graphflow.run import Run
 from graphflow.session import Session
-from graphflow.settle import Options
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 

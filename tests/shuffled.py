@@ -116,7 +116,7 @@ class Shuffled:
 
 
 def shuffling(seed: int, batches: bool = False) -> Callable[..., Shuffled]:
-    """What takes the place of `Scheduler` in `graphflow.workload`."""
+    """What takes the place of `Scheduler` in `graphflow.engine.workload`."""
     chance = random.Random(seed)
 
     class Seeded(Shuffled):

@@ -19,9 +19,9 @@ from graphflow import workload
 from graphflow.errors import InvalidError
 from graphflow.executors.compute import Computer
 from graphflow.executors.worker import Worker
+from graphflow.options import Options
 from graphflow.record import RunRecord
 from graphflow.run import Runner
-from graphflow.settle import Options
 from graphflow.store import Store
 
 LARGEST, ALL = max(ms.SIZE.values()), sum(ms.SIZE.values())
@@ -92,7 +92,7 @@ def test_any_legal_order_gives_the_same(tmp_path_factory: pytest.TempPathFactory
         seed = data.draw(st.integers(0, 10**6), "order")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(workload, "Scheduler", shuffling(seed))
-            patch.setattr("graphflow.engine.QUICK", random.Random(seed).choice([0.0, 0.002, 1.0]))
+            patch.setattr("graphflow.engine.loop.QUICK", random.Random(seed).choice([0.0, 0.002, 1.0]))
             assert world.run() == plain
 
 

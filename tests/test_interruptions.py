@@ -20,9 +20,9 @@ from graphflow.errors import Cancelled
 from graphflow.events import Event, Logged, NodeFinished, RunStarted
 from graphflow.executors.compute import Computer
 from graphflow.node import Context, Node, Ports
+from graphflow.options import Options
 from graphflow.ports import Text
 from graphflow.run import Run, Runner
-from graphflow.settle import Options
 from graphflow.store import Lease, Store
 
 MAPPED = """
@@ -243,7 +243,7 @@ def test_values_that_are_lost_while_threads_compute_are_made_again(
             with closing(sqlite3.connect(harness.store.folder / "index.sqlite", timeout=WAIT)) as db, db:
                 db.execute("DELETE FROM blobs")
 
-    monkeypatch.setattr("graphflow.values.MEMORY", 0)  # nothing that the store has is kept at hand
+    monkeypatch.setattr("graphflow.engine.values.MEMORY", 0)  # nothing that the store has is kept at hand
     run = runner(harness, Options(memory=budget))
     with ms.on_entry(lose):
         done = run.run()

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphflow.check import check
+from graphflow.engine.lifetimes import Lifetimes
 from graphflow.graph import Place
-from graphflow.lifetimes import Lifetimes
 from graphflow.spec import parse_spec
 
 CHAIN = """

@@ -12,8 +12,8 @@ from PIL import Image
 from graphflow.check import check
 from graphflow.errors import InvalidError, NodeError
 from graphflow.events import NodeFinished, NodeSkipped
+from graphflow.options import Options
 from graphflow.run import Runner
-from graphflow.settle import Options
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 
@@ -259,7 +259,7 @@ outputs: {all: all.text, texts: each.text}
 def test_a_long_map_goes_through_its_nodes_a_window_at_a_time(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.workload.WINDOW", 2)
+    monkeypatch.setattr("graphflow.engine.workload.WINDOW", 2)
     (tmp_path / "part.yaml").write_text(PART)
     harness = Harness(store, LONG, tmp_path)
     runner = harness.session().runner({"texts": ["a", "b", "c", "d", "e"]})
@@ -279,7 +279,7 @@ def test_a_long_map_goes_through_its_nodes_a_window_at_a_time(
 def test_values_of_a_window_are_let_go_of_and_computed_again_only_if_wanted(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphflow.workload.WINDOW", 2)
+    monkeypatch.setattr("graphflow.engine.workload.WINDOW", 2)
     (tmp_path / "part.yaml").write_text(PART)
     harness = Harness(store, LONG, tmp_path)
     runner = harness.session().runner({"texts": list("abcdefgh")})

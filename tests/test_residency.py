@@ -14,8 +14,8 @@ import graphflow
 from graphflow.events import ModelLoaded, ModelReleased, NodeStarted
 from graphflow.graph import Graph
 from graphflow.models.weights import weight_bytes
+from graphflow.options import Options
 from graphflow.run import Run
-from graphflow.settle import Options
 from graphflow.spec import shipped_graphs
 from graphflow.store import Store
 

@@ -21,11 +21,11 @@ from graphflow.errors import Diagnostic, InvalidError, MissingError, UsageError,
 from graphflow.events import Bus, Event
 from graphflow.known import Known, UnknownError
 from graphflow.models.files import missing
+from graphflow.options import Options
 from graphflow.plan import Plan
 from graphflow.ports import Port
 from graphflow.run import Run
 from graphflow.session import Session
-from graphflow.settle import Options
 from graphflow.store import Store, default_folder
 
 Emit = Callable[[Event], None]
@@ -73,7 +73,7 @@ class Bench:
             emit: receives the events.
             keep_going: a picture that fails does not stop the others.
             memory: bytes that models and computing may take on each device.
-            batch: elements in one call; see `graphflow.settle.Options`.
+            batch: elements in one call; see `graphflow.options.Options`.
 
         Raises:
             InvalidError: methods, metrics or columns don't fit together.

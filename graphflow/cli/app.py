@@ -12,9 +12,8 @@ from graphflow.errors import UsageError
 from graphflow.garbage import paused
 
 if TYPE_CHECKING:
-    from graphflow.placing import CodePolicy
+    from graphflow.options import CodePolicy, Options
     from graphflow.session import Session
-    from graphflow.settle import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,7 +101,7 @@ def options_of(
     Raises:
         UsageError: the code policy is unknown, or the memory is no size.
     """
-    from graphflow.settle import Options
+    from graphflow.options import Options
 
     policies: dict[str, CodePolicy] = {"warn": "warn", "strict": "strict"}
     if code not in policies:

@@ -20,9 +20,9 @@ from graphflow.units import plural
 if TYPE_CHECKING:
     import PIL.Image
 
+    from graphflow.options import Options
     from graphflow.run import Run, Runner
     from graphflow.session import Session
-    from graphflow.settle import Options
 
 TABLE, SHEET = "sweep.csv", "sheet.png"
 MOST = 8  # pictures of a list that the sheet shows

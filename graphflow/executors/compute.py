@@ -10,15 +10,15 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow import machine
 from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
+from graphflow.executors.alike import alike
 from graphflow.executors.host import to_host
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
@@ -154,7 +154,7 @@ class Computer:
         """
         out: list[Outcome] = []
         self._coming = coming
-        for group in self._that_fit(_alike(jobs)):
+        for group in self._that_fit(alike(jobs)):
             if self.around.stopping.is_set():
                 out += [Outcome(job, error=Cancelled()) for job in group]
             else:
@@ -330,42 +330,6 @@ def _host_has_room(wanted: int) -> bool:
 def trained_ports(job: Job) -> list[Port]:
     """The ports that take a model from an edge."""
     return [port for name, port in job.node.ports.items() if port.role is not None and name in job.values]
-
-
-def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that can be computed in one call: of one batch node, with equal parameters, models and shapes."""
-    groups: dict[Any, list[Job]] = {}
-    for job in jobs:
-        alone = not isinstance(job.placed.node, BatchNode) or len(jobs) == 1
-        mark = id(job) if alone else (job.node.cls.kind, repr(job.placed.node), _models(job), shapes_of(job.values))
-        groups.setdefault(mark, []).append(job)
-    return list(groups.values())
-
-
-def _models(job: Job) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(job.placed.models.items()))
-
-
-def shapes_of(values: Mapping[str, Any]) -> str:
-    """What decides how much memory a call needs: shapes of tensors, sizes of pictures, lengths of lists."""
-    return " ".join(f"{name}:{_shape(value)}" for name, value in sorted(values.items()))
-
-
-def _shape(value: Any) -> str:
-    if hasattr(value, "getbands"):
-        return f"{value.width}x{value.height}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return "x".join(map(str, value.shape))
-    if isinstance(value, Path):
-        return str(value)  # trained weights: the same folder is the same model
-    if isinstance(value, list | tuple):
-        kinds = sorted({_shape(part) for part in value})
-        return f"{len(value)}*[{','.join(kinds)}]"
-    if hasattr(value, "__dataclass_fields__"):
-        return shapes_of({n: getattr(value, n) for n in value.__dataclass_fields__})
-    if isinstance(value, Mapping):
-        return shapes_of({str(k): v for k, v in value.items()})
-    return type(value).__name__
 
 
 def _full_memory(error: BaseException | None) -> str | None:

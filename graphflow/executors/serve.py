@@ -23,6 +23,7 @@ from graphflow.codecs import CODECS
 from graphflow.errors import Mark, NodeError
 from graphflow.executors.compute import Computer, Outcome
 from graphflow.executors.job import Job, Surroundings
+from graphflow.executors.returned import check_out, checked
 from graphflow.executors.wire import (
     Message,
     Sink,
@@ -35,7 +36,6 @@ from graphflow.executors.wire import (
     unpack_ref,
 )
 from graphflow.graph import GraphNode
-from graphflow.keep import check_out, checked
 from graphflow.models.refs import ModelRef
 from graphflow.placing import Placed, Placer
 from graphflow.source import STANDARD

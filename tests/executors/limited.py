@@ -19,8 +19,8 @@ import torch
 
 from graphflow.check import check
 from graphflow.events import Event, Logged
+from graphflow.options import Options
 from graphflow.session import Session
-from graphflow.settle import Options
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 

@@ -10,7 +10,7 @@ import pytest
 from harness import Harness
 
 from graphflow.events import NodeProgress, NodeStarted
-from graphflow.settle import Options
+from graphflow.options import Options
 from graphflow.store import Store
 
 RATED = """

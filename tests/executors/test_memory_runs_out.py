@@ -15,7 +15,7 @@ from harness import Harness
 from graphflow.errors import GraphflowError, NodeError
 from graphflow.events import Logged, ModelReleased
 from graphflow.models.pool import ModelPool
-from graphflow.settle import Options
+from graphflow.options import Options
 from graphflow.store import Store
 
 RATED = """

@@ -21,13 +21,14 @@ import travel_samples  # noqa: F401  registers its kinds
 
 from graphflow import registry
 from graphflow.check import check
+from graphflow.engine.settle import _message
 from graphflow.errors import Cancelled, ContractError, InvalidError, NodeError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, NodeFinished, NodeProgress
 from graphflow.executors import wire
+from graphflow.options import Options
 from graphflow.ports import PORT_TYPES, Port, PortType
 from graphflow.run import Run, Runner
 from graphflow.session import Session
-from graphflow.settle import Options, _message
 from graphflow.spec import parse_spec
 from graphflow.store import Store
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from graphflow.engine.lifetimes import Lifetimes
 from graphflow.errors import DamagedBlobError
 from graphflow.graph import Element, Gathered, Graph, Place, Source
 from graphflow.inputs import InputValue
 from graphflow.known import Known, places_of
-from graphflow.lifetimes import Lifetimes
 from graphflow.ports import CONVERSIONS, Port, PortType
 from graphflow.store import Store, Stored
 

@@ -10,10 +10,10 @@ from graphflow.executors.job import Job
 from graphflow.graph import Element, Gathered, Graph, GraphNode, Index, Place
 from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key, weight_bytes
+from graphflow.options import Options
 from graphflow.plan import Plan, PlannedNode
 from graphflow.scheduler import Device, ModelSpec, Scheduler, Task
 from graphflow.scheduler.from_plan import Expected, PlanTasks, guess, trained_key
-from graphflow.settle import Options
 from graphflow.store.measures import Measures, load_seconds
 
 AHEAD = 2  # steps that a device is given, the one that it is at included: the next is fetched while it computes

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from graphflow.codecs import CODECS
-from graphflow.errors import ContractError, StoreError
+from graphflow.engine.values import Values
+from graphflow.errors import StoreError
 from graphflow.events import Event, Logged
 from graphflow.executors.job import Job, Surroundings
+from graphflow.executors.returned import check_out, checked
 from graphflow.graph import Place
 from graphflow.known import Known
 from graphflow.ports import Port, PortType
 from graphflow.store import Prepared, Result, Store, Stored, worth_storing
-from graphflow.values import Values
 
 
 @dataclass
@@ -121,34 +121,6 @@ class Keeper:
         if not self._store_warned:
             self._store_warned = True
             self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
-
-
-def check_out(job: Job, out: Any) -> None:
-    """Check that a node returned an instance of its `Out`.
-
-    Raises:
-        ContractError: it is something else.
-    """
-    cls = job.node.cls
-    if not isinstance(out, cls.Out):
-        message = f"it returned {type(out).__name__}, expected {cls.Out.__qualname__}"
-        raise ContractError(job.name, cls.kind, message)
-
-
-def checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
-    """The value, or the elements of a list one after the other, each once it has passed the check.
-
-    Raises:
-        ContractError: one is not what the port allows.
-    """
-    assert isinstance(port.type, PortType)
-    codec = CODECS[port.type.codec]
-    if port.is_list and (not isinstance(value, Sequence) or isinstance(value, str)):
-        raise ContractError(node, kind, f"output '{port.name}' is {type(value).__name__}, expected a list")
-    for item in value if port.is_list else (value,):
-        if problem := codec.check(item):
-            raise ContractError(node, kind, f"output '{port.name}' ({port.describe()}): {problem}")
-        yield item
 
 
 def _same_length(earlier: Stored, out: Any, port: Port) -> bool:

@@ -5,48 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from graphflow.engine.keep import Keeper
+from graphflow.engine.recording import Settled
+from graphflow.engine.values import LostValueError, Values
 from graphflow.errors import GraphflowError, NodeError, OutOfMemoryError, StoreError
 from graphflow.events import Event, Logged, NodeFailed, NodeFinished, NodeSkipped, NodeStarted
 from graphflow.executors.compute import Outcome
 from graphflow.executors.job import Job
 from graphflow.graph import Graph, GraphNode, Index, Place
-from graphflow.keep import Keeper
 from graphflow.known import Known
-from graphflow.placing import CodePolicy, Placed, Placer
+from graphflow.options import Options
+from graphflow.placing import Placed, Placer
 from graphflow.plan import Plan
-from graphflow.recording import Settled
 from graphflow.store import Lease, Store
-from graphflow.values import LostValueError, Values
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run.
-
-    Attributes:
-        until: nodes whose results are wanted instead of the graph's outputs.
-        only: run nothing but `until`: what it needs must be cached.
-        refresh: nodes that are computed again whatever the store has.
-        keep_going: go on with what doesn't need a node, or an element of a map, that has failed.
-        code: see `graphflow.placing.Placer`.
-        memory: bytes that models and computations may take on each device, on a CPU the models alone; None: what the
-            device has.
-        batch: elements of a map that are computed in one call where a node can; None: one on a CPU, where results
-            are then the same to the bit whatever the order, and as many as its memory holds on an accelerator.
-    """
-
-    until: tuple[str, ...] = ()
-    only: bool = False
-    refresh: frozenset[str] = frozenset()
-    keep_going: bool = False
-    code: CodePolicy = "warn"
-    memory: int | None = None
-    batch: int | None = None
 
 
 class Settler:

@@ -1,4 +1,4 @@
-"""The loop of a run: which instances exist, what each waits for, and who computes them.
+"""The loop of a run: what each instance waits for, who computes it, and what becomes of it.
 
 One thread, the run's own, looks up, fetches, checks and stores; a thread for each device computes. What comes next is
 the scheduler's choice (`graphflow.scheduler`), which also drives simulated devices. Where nothing can go on beside it,
@@ -14,44 +14,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from graphflow.engine.instances import Instances, Pending
+from graphflow.engine.keep import Keeper
+from graphflow.engine.lifetimes import Lifetimes
+from graphflow.engine.settle import Settler
+from graphflow.engine.values import Values
+from graphflow.engine.workload import AHEAD, HOST, Workload
 from graphflow.errors import Cancelled, GraphflowError, StoreError
 from graphflow.executors.compute import Outcome
 from graphflow.executors.job import Job
 from graphflow.executors.process import AnyWorker
 from graphflow.executors.worker import Done, Work
 from graphflow.garbage import resumed
-from graphflow.graph import Graph, GraphNode, Index, Place
-from graphflow.keep import Keeper
-from graphflow.known import Known, UnknownError, places_of
-from graphflow.lifetimes import Lifetimes
+from graphflow.graph import Graph
 from graphflow.models.refs import ModelRef
-from graphflow.placing import Placed
 from graphflow.plan import Plan
 from graphflow.scheduler import Scheduler, Step
-from graphflow.settle import Settler
 from graphflow.store import Lease
-from graphflow.values import Values
-from graphflow.workload import AHEAD, HOST, Workload
 
 QUICK = 0.002  # seconds under which the run's own thread computes rather than to hand over
 POLL = 0.1  # seconds between two looks whether another process has finished what both need
-
-
-@dataclass
-class Pending:
-    """An instance that is to run.
-
-    Attributes:
-        places: what it is fed.
-        placed: where it stands, from when its inputs are known.
-    """
-
-    node: GraphNode
-    index: Index
-    name: str
-    places: list[Place]
-    reason: str
-    placed: Placed | None = None
 
 
 @dataclass
@@ -74,20 +56,19 @@ class Engine:
     done: queue.SimpleQueue[Done | BaseException]
     cancelled: threading.Event
     collects: bool
-    _pending: dict[str, Pending] = field(default_factory=dict)
-    _postponed: dict[Place, list[tuple[GraphNode, Index]]] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)  # of what is waiting or being computed → the instance
     _ready: set[str] = field(default_factory=set)
     _parked: dict[str, tuple[Job, str]] = field(default_factory=dict)  # computed by another process
-    _dead: set[tuple[str, Index]] = field(default_factory=set)
     _leased: dict[str, Job] = field(default_factory=dict)
     _in_flight: int = 0
     _arrived: list[Done | BaseException] = field(default_factory=list)  # came out of the queue
     _unkept: list[Outcome] = field(default_factory=list)  # computed, but not kept yet
 
     def __post_init__(self) -> None:
-        self.known: Known = self.plan.known
-        self._order = {name: rank for rank, name in enumerate(self.graph.order)}
+        self.known = self.plan.known
+        self.instances = Instances(
+            self.graph, self.plan, self.settler, self.values, self.lifetimes, self.workload
+        )  # fmt: skip
 
     @property
     def scheduler(self) -> Scheduler:
@@ -102,7 +83,7 @@ class Engine:
             Cancelled: the run was stopped. What has finished by then is kept.
         """
         for name in names:
-            self._expand(self.graph.nodes[name], ())
+            self.instances.expand(self.graph.nodes[name])
         self._find_models()
         try:
             while not self.workload.idle:
@@ -119,8 +100,7 @@ class Engine:
         except BaseException:
             self._drain()
             raise
-        for place in list(self._postponed):  # what decides how many there are has failed
-            self._skip_postponed(place)
+        self.instances.skip_rest()
 
     def _find_models(self) -> None:
         """What an earlier run of the session has left on a device need not be loaded."""
@@ -130,79 +110,13 @@ class Engine:
             if device != HOST and (found := worker.computer.left_over(self.workload.refs)):
                 self.scheduler.place(device, found)
 
-    # --- which instances there are ----------------------------------------------------------------------------------
-
-    def _expand(self, node: GraphNode, start: Index) -> None:
-        for index, unknown in self.known.instances(node, start):
-            if unknown is None:
-                self._admit(node, index)
-            else:
-                self._postpone(node, index, unknown)
-
-    def _admit(self, node: GraphNode, index: Index) -> None:
-        name = node.title(index) if index else node.name
-        entry = self.plan.nodes.get(name)
-        if entry is not None and entry.status == "cached":
-            self.settler.passed(node, index, name, self.plan.placed[name])
-            return
-        try:
-            sources = [self.known.source(node, port, index) for port in node.edges]
-        except UnknownError as unknown:
-            self._postpone(node, index, unknown.place)
-            return
-        places = list(dict.fromkeys(p for source in sources for p in places_of(source) if p.node != "inputs"))
-        digests, nodes = self.known.digests, self.graph.nodes
-        needs = {nodes[p.node].title(p.at): p for p in places if p not in digests}
-        for need, place in reversed(needs.items()):  # the last will probably be there last
-            if need not in self._pending and not self._is_dead(place):
-                self._postpone(node, index, place)  # that instance is postponed itself
-                return
-        self.lifetimes.expect(places)
-        self._pending[name] = Pending(node, index, name, places, entry.reason if entry is not None else "")
-        self.workload.add(node, index, entry)
-
-    def _postpone(self, node: GraphNode, index: Index, place: Place) -> None:
-        """Wait for a list that decides how many instances there are, or what they take."""
-        self.lifetimes.postpone(node, index)
-        self._postponed.setdefault(place, []).append((node, index))
-
-    def _continue_postponed(self, node: GraphNode, index: Index) -> None:
-        """An instance has its outputs: go on with what waited for one of them."""
-        if not self._postponed:
-            return
-        found = [e for port in node.cls.outputs() for e in self._postponed.pop(Place(node.name, port, index), ())]
-        for other, start in sorted(found, key=lambda e: (self._order[e[0].name], e[1])):
-            self.lifetimes.resume(other, start)
-            if len(start) == len(other.axes):
-                self._admit(other, start)
-            else:
-                self._expand(other, start)
-        if found:
-            self.values.sweep()
-
-    def _skip_postponed(self, place: Place) -> None:
-        for node, index in self._postponed.pop(place, ()):
-            self.lifetimes.resume(node, index)
-            self.settler.skip(node, index, place)
-            self._cut_off(node, index)
-
-    def _is_dead(self, place: Place) -> bool:
-        """Whether an instance will have no outputs."""
-        return any((place.node, place.at[:depth]) in self._dead for depth in range(len(place.at) + 1))
-
-    def _cut_off(self, node: GraphNode, index: Index) -> None:
-        """An instance, or all that begin with this index, will have no outputs."""
-        self._dead.add((node.name, index))
-        for place in [p for p in self._postponed if p.node == node.name and p.at[: len(index)] == index]:
-            self._skip_postponed(place)
-
     # --- what may run -----------------------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
         """Look up whatever has its inputs by now: much of it need not run."""
         while names := self.scheduler.ready():
             for name in names:
-                pending = self._pending[name]
+                pending = self.instances.pending[name]
                 try:
                     self._resolve_one(pending)
                 except GraphflowError as error:
@@ -214,7 +128,7 @@ class Engine:
         if lacking is not None:
             self.settler.skip(node, index, lacking)
             self._over(pending)
-            self._cut_off(node, index)
+            self.instances.cut_off(node, index)
             return
         pending.placed = self.settler.look_up(node, index, name)
         if pending.placed is None:
@@ -267,7 +181,7 @@ class Engine:
         """Fetch what the tasks of a step are fed; some of them may turn out to need no computing."""
         jobs = []
         for name in step.tasks:
-            pending = self._pending[name]
+            pending = self.instances.pending[name]
             assert pending.placed is not None
             job = Job(pending.node, pending.index, name, pending.placed, pending.reason)
             try:
@@ -296,7 +210,7 @@ class Engine:
         job.lease = asked
         self._leased[job.name] = job
         if asked is not None and asked.result is not None:
-            pending = self._pending[job.name]
+            pending = self.instances.pending[job.name]
             self.settler.found(job.node, job.index, job.name, replace(job.placed, result=asked.result))
             self._release(job)
             self._settled(pending)
@@ -362,7 +276,7 @@ class Engine:
 
     def _keep(self, outcome: Outcome) -> None:
         job = outcome.job
-        pending = self._pending.get(job.name)
+        pending = self.instances.pending.get(job.name)
         if pending is None:
             return  # it was just done with when somebody interrupted
         try:
@@ -384,11 +298,11 @@ class Engine:
     def _settled(self, pending: Pending, held: int = 0) -> None:
         """An instance has its outputs."""
         self._over(pending, held)
-        self._continue_postponed(pending.node, pending.index)
+        self.instances.proceed(pending.node, pending.index)
 
     def _over(self, pending: Pending, held: int = 0) -> None:
         """An instance is done with, in one way or another."""
-        del self._pending[pending.name]
+        del self.instances.pending[pending.name]
         self._ready.discard(pending.name)
         if pending.placed is not None and self._keys.get(pending.placed.key) == pending.name:
             del self._keys[pending.placed.key]
@@ -405,7 +319,7 @@ class Engine:
             raise error
         self.settler.fail(pending.name, pending.node, pending.index, str(error))
         self._over(pending)
-        self._cut_off(pending.node, pending.index)
+        self.instances.cut_off(pending.node, pending.index)
 
     def _drain(self) -> None:
         """The run ends early: what has been computed by now is kept all the same."""
