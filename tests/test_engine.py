@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reference import Reference, TooLargeError
 from shuffled import shuffling
 
-from graphflow import workload
+from graphflow.engine import workload
 from graphflow.errors import InvalidError
 from graphflow.executors.compute import Computer
 from graphflow.executors.worker import Worker

@@ -13,7 +13,7 @@ from graphflow.errors import StoreError
 from graphflow.events import Event, Logged
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.returned import check_out, checked
-from graphflow.graph import Place
+from graphflow.graph import GraphNode, Index, Place
 from graphflow.known import Known
 from graphflow.ports import Port, PortType
 from graphflow.store import Prepared, Result, Store, Stored, worth_storing
@@ -47,11 +47,11 @@ class Keeper:
             if port in job.node.ports:
                 source = self.known.source(job.node, port, job.index)
                 job.values[port] = self.values.fetch_for(job.node.ports[port], source)
-        job.stored = partial(self._stored, job)
+        job.stored = partial(self._stored, job.node, job.index)  # not the job: a circle would outlive the run
 
-    def _stored(self, job: Job, port: str) -> Stored | None:
-        source = self.known.source(job.node, port, job.index)
-        return None if self.values.converts(job.node.ports[port], source) else self.known.stored(source)
+    def _stored(self, node: GraphNode, index: Index, port: str) -> Stored | None:
+        source = self.known.source(node, port, index)
+        return None if self.values.converts(node.ports[port], source) else self.known.stored(source)
 
     def keep(self, job: Job, out: Any, seconds: float) -> int:
         """Check what a node returned, and store it in one transaction with the result.

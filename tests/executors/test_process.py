@@ -252,7 +252,7 @@ def test_a_value_that_the_disk_has_spoilt_is_sent_from_memory(troubled: Any) -> 
 
 def test_no_process_is_left_after_trouble_and_a_checkpoint_is_gone_on_with(troubled: Any) -> None:
     desk, _ = troubled
-    assert len(desk.processes()) >= 5
+    assert len(desk.processes()) >= 4  # two to begin with, and one for each that died with work to do
     assert not desk.left()
     assert list((desk.folder / "store" / "checkpoints").iterdir())
     again = desk.run(TWO, texts=["resume"], text="a")
