@@ -7,8 +7,7 @@ along each of its axes, a *place* is an output of an instance.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -183,12 +182,6 @@ class Graph:
                 stack.extend(p for axis in self.nodes[name].axes for p in self.axis_parents(axis))
         return [name for name in self.order if name in found]
 
-    def together(self, names: Iterable[str]) -> Iterator[list[GraphNode]]:
-        """Neighbours along one outermost axis, which can go through its elements together; other nodes stand alone."""
-        nodes = map(self.nodes.__getitem__, names)
-        for _, group in itertools.groupby(nodes, key=lambda node: node.axes[:1] or node.name):
-            yield list(group)
-
     def axis_parents(self, axis: str) -> list[str]:
         """The nodes whose lists decide how long an axis is."""
         return [r.node for edge in self.axes[axis].lists.values() for r in _refs(edge) if r.node != "inputs"]
@@ -298,8 +291,7 @@ def side_by_side(
 ) -> list[str]:
     """A topological order in which nodes along one outermost axis stand side by side, as far as their edges allow.
 
-    They can then go through its elements together (`Graph.together`): two mapped sub-graphs one after the other, not
-    step by step in turns.
+    Its elements then go through them together: two mapped sub-graphs one after the other, not step by step in turns.
     """
     order = list(order)
     along: dict[str, list[str]] = {}

@@ -74,10 +74,6 @@ class Known:
             self._lengths[axis, index] = next(iter(lengths.values()))
         return self._lengths[axis, index]
 
-    def forget_lengths(self) -> None:
-        """Look at the lists again: one of them has been computed anew."""
-        self._lengths.clear()
-
     def source(self, node: GraphNode, port: str, index: Index) -> Source:
         """Where the value at a port of an instance comes from; raises as `length` does."""
         return self.graph.source(node, port, index, self.length)

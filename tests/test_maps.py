@@ -300,8 +300,7 @@ def test_mapped_sub_graphs_run_one_after_the_other_not_step_by_step_in_turns(sto
     two = LONG.replace("  all:", "  more: {uses: part.yaml, map: {text: inputs.texts}, with: {times: 3}}\n  all:")
     harness = Harness(store, two.replace("outputs: {", "outputs: {more: more.text, "), tmp_path)
     graph = harness.session().graph
-    together = [[node.name for node in nodes] for nodes in graph.together(graph.demanded())]
-    assert together == [
-        ["each/rep", "each/shout", "each/join"], ["more/rep", "more/shout", "more/join"], ["all"]
+    assert graph.demanded() == [
+        "each/rep", "each/shout", "each/join", "more/rep", "more/shout", "more/join", "all",
     ]  # fmt: skip
     assert next(iter(harness.plan(texts=["a"]).nodes)) == "each[0]/rep"
