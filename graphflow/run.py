@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import gc
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
 from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.process import AnyWorker, workers_of
-from graphflow.executors.worker import Done, Work, Worker
+from graphflow.executors.worker import Inbox, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
 from graphflow.inputs import InputValue
@@ -210,7 +209,7 @@ class Runner:
         )  # fmt: skip
         memory = {device: self._budget(device) for device in self.devices}
         self._recording.memory = {device: limit for device, limit in memory.items() if limit is not None}
-        done: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
+        done = Inbox()
         workers = workers_of(memory, around, self.pools, done)
         workers[HOST] = Worker(Computer(self.device, around), done, HOST)
         workload = Workload(self.graph, plan, memory, self.dtype, measures, self.options)

@@ -19,6 +19,7 @@ from harness import Harness
 from graphflow.errors import Cancelled
 from graphflow.events import Event, Logged, NodeFinished, RunStarted
 from graphflow.executors.compute import Computer
+from graphflow.executors.worker import Inbox
 from graphflow.node import Context, Node, Ports
 from graphflow.options import Options
 from graphflow.ports import Text
@@ -166,6 +167,26 @@ def test_an_interruption_keeps_what_is_being_computed(harness: Harness, monkeypa
     assert sum(n.status == "cached" for n in plan.nodes.values()) == 3
     assert runner(harness).run().record.status == "done"
     assert len(ms.CALLS) == 12
+
+
+def test_an_interruption_just_when_a_result_arrives_loses_nothing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, waits = Inbox.wait, []
+
+    def interrupted(inbox: Inbox, timeout: float | None) -> None:
+        wait(inbox, timeout)
+        waits.append(timeout)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Inbox, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner(harness).run()
+    assert leases(harness.store) == []
+    plan = harness.plan(texts=TEXTS)
+    assert sum(n.status == "cached" for n in plan.nodes.values()) == len(ms.CALLS) >= 2
+    assert len(ms.CALLS) < 12
 
 
 class _Endless:

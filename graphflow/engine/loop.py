@@ -7,7 +7,6 @@ the run's own thread computes.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,9 +23,9 @@ from graphflow.errors import Cancelled, GraphflowError, StoreError
 from graphflow.executors.compute import Outcome
 from graphflow.executors.job import Job
 from graphflow.executors.process import AnyWorker
-from graphflow.executors.worker import Done, Work
+from graphflow.executors.worker import Inbox, Work
 from graphflow.garbage import resumed
-from graphflow.graph import Graph
+from graphflow.graph import Graph, Place
 from graphflow.models.refs import ModelRef
 from graphflow.plan import Plan
 from graphflow.scheduler import Scheduler, Step
@@ -53,7 +52,7 @@ class Engine:
     lifetimes: Lifetimes
     workload: Workload
     workers: dict[str, AnyWorker]
-    done: queue.SimpleQueue[Done | BaseException]
+    done: Inbox
     cancelled: threading.Event
     collects: bool
     _keys: dict[str, str] = field(default_factory=dict)  # of what is waiting or being computed → the instance
@@ -61,7 +60,6 @@ class Engine:
     _parked: dict[str, tuple[Job, str]] = field(default_factory=dict)  # computed by another process
     _leased: dict[str, Job] = field(default_factory=dict)
     _in_flight: int = 0
-    _arrived: list[Done | BaseException] = field(default_factory=list)  # came out of the queue
     _unkept: list[Outcome] = field(default_factory=list)  # computed, but not kept yet
 
     def __post_init__(self) -> None:
@@ -233,18 +231,14 @@ class Engine:
 
     def _wait(self, timeout: float | None) -> None:
         with resumed(self.collects):
-            try:
-                self._arrived.append(self.done.get(timeout=timeout))
-            except queue.Empty:
-                return
+            self.done.wait(timeout)
         self._take_arrived()
 
     def _take_arrived(self) -> None:
-        while self._arrived:  # an interruption at any place below loses nothing
-            done = self._arrived[0]
+        while (done := self.done.first()) is not None:  # an interruption at any place below loses nothing
             if not isinstance(done, BaseException):
                 self._unkept += done.outcomes
-            del self._arrived[0]
+            self.done.remove()
             self._in_flight -= 1
             if isinstance(done, BaseException):
                 raise done
@@ -299,6 +293,8 @@ class Engine:
         """An instance has its outputs."""
         self._over(pending, held)
         self.instances.proceed(pending.node, pending.index)
+        made = [Place(pending.node.name, port, pending.index) for port in pending.node.cls.outputs()]
+        self.values.drop([place for place in made if not self.lifetimes.awaited(place)])
 
     def _over(self, pending: Pending, held: int = 0) -> None:
         """An instance is done with, in one way or another."""
@@ -329,8 +325,8 @@ class Engine:
                 self._take_arrived()
                 self._keep_all()
             self._unkept.clear()
-            # A count alone would not do: the interruption may have taken what had just come out of the queue.
-            while self._in_flight and (any(w.busy for w in self.workers.values()) or not self.done.empty()):
+            # A count alone would not do: the interruption may have come between taking something and counting it.
+            while self._in_flight and (any(w.busy for w in self.workers.values()) or self.done.first() is not None):
                 with suppress(Cancelled, Exception):
                     self._wait(POLL)
         finally:

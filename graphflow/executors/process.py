@@ -24,7 +24,7 @@ from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.parcel import keys_of, pack_job, pack_model, unpack_outcome
 from graphflow.executors.wire import Message, unpack_error, unpack_event
-from graphflow.executors.worker import Done, Work, Worker
+from graphflow.executors.worker import Done, Inbox, Work, Worker
 from graphflow.models.weights import model_key
 
 POLL = 0.05  # seconds between two looks whether the run has been stopped
@@ -58,7 +58,7 @@ class ProcessWorker:
     """
 
     def __init__(
-        self, device: str, around: Surroundings, memory: int | None, done: queue.SimpleQueue[Done | BaseException]
+        self, device: str, around: Surroundings, memory: int | None, done: Inbox
     ) -> None:  # fmt: skip
         self.device, self.around, self.memory, self._done = device, around, memory, done
         self.computer = self
@@ -251,7 +251,7 @@ AnyWorker = Worker | ProcessWorker
 
 def workers_of(
     memory: Mapping[str, int | None], around: Surroundings, pools: Pools | None,
-    done: queue.SimpleQueue[Done | BaseException],
+    done: Inbox,
 ) -> dict[str, AnyWorker]:  # fmt: skip
     """Who computes on each device: a thread on a single one, a process for each of several.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import queue
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from graphflow.executors.compute import Computer, Outcome
@@ -37,10 +39,36 @@ class Done:
     outcomes: list[Outcome]
 
 
+class Inbox:
+    """What has been done, from all workers. It stays until it is removed: an interruption loses nothing."""
+
+    def __init__(self) -> None:
+        self._items: collections.deque[Done | BaseException] = collections.deque()
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def put(self, item: Done | BaseException) -> None:
+        """Something is done, or a worker has failed."""
+        self._items.append(item)
+        self._news.put(None)
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait until something is put, so many seconds at most; it may have been taken before."""
+        with suppress(queue.Empty):
+            self._news.get(timeout=timeout)
+
+    def first(self) -> Done | BaseException | None:
+        """The oldest item."""
+        return self._items[0] if self._items else None
+
+    def remove(self) -> None:
+        """The oldest item has been seen to."""
+        self._items.popleft()
+
+
 class Worker:
     """One thread that takes work in order. With `lock` held, somebody else may use the computer meanwhile."""
 
-    def __init__(self, computer: Computer, done: queue.SimpleQueue[Done | BaseException], name: str) -> None:
+    def __init__(self, computer: Computer, done: Inbox, name: str) -> None:
         self.computer, self._done = computer, done
         self.lock = threading.Lock()
         self.waiting = 0  # pieces of work that are not done; the run's thread counts
