@@ -59,6 +59,7 @@ class Engine:
     _ready: set[str] = field(default_factory=set)
     _parked: dict[str, tuple[Job, str]] = field(default_factory=dict)  # computed by another process
     _leased: dict[str, Job] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)  # keys whose lease may be ours
     _in_flight: int = 0
     _unkept: list[Outcome] = field(default_factory=list)  # computed, but not kept yet
 
@@ -199,7 +200,7 @@ class Engine:
 
     def _may_compute(self, job: Job, device: str) -> bool:
         """Ask for the lease; False when another process has the result, or is at it."""
-        asked = self.settler.ask(job)
+        asked = self._ask(job)
         if isinstance(asked, str):
             self.settler.waits(job.name, asked)
             self._parked[job.name] = job, device
@@ -215,15 +216,23 @@ class Engine:
             return False
         return True
 
+    def _ask(self, job: Job) -> Lease | str | None:
+        """Ask for the lease. An interruption may come between getting it and noting it: the key is noted before."""
+        self._asked.add(job.placed.key)
+        asked = self.settler.ask(job)
+        if isinstance(asked, str):
+            self._asked.discard(job.placed.key)
+        return asked
+
     def _look_at_parked(self) -> None:
         """What another process computed may be there; or it has died, and it is our turn."""
         for name, (job, device) in list(self._parked.items()):
-            asked = self.settler.ask(job)
+            asked = self._ask(job)
             if isinstance(asked, str):
                 continue
             del self._parked[name]
-            if isinstance(asked, Lease):
-                asked.release()  # it is asked for again when its turn comes
+            job.lease = asked
+            self._release(job)  # it is asked for again when its turn comes
             self.scheduler.give_back(Step(device, (name,)))
             self._ready.add(name)
 
@@ -288,6 +297,7 @@ class Engine:
         if job.lease is not None:
             with suppress(StoreError):
                 job.lease.release()
+        self._asked.discard(job.placed.key)
 
     def _settled(self, pending: Pending, held: int = 0) -> None:
         """An instance has its outputs."""
@@ -332,6 +342,9 @@ class Engine:
         finally:
             for job in list(self._leased.values()):
                 self._release(job)
+            for key in self._asked:
+                with suppress(StoreError):
+                    self.keeper.store.release(key)
 
     def close(self) -> None:
         """End the threads, let go of models and temporary files, and keep what was measured."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from graphflow.errors import Cancelled
+from graphflow.errors import Cancelled, StoreError
 from graphflow.store.owners import lives
 from graphflow.store.records import COLUMNS, Result, result_of
 from graphflow.store.results import Results
@@ -97,8 +97,10 @@ class Leases(Results):
                 self.index.statement(
                     "ending a lease", "DELETE FROM leases WHERE key = ? AND owner = ?", (key, self.owner.id)
                 )
-            finally:
+            except StoreError:
                 self.held.discard(key)
+                raise
+            self.held.discard(key)  # interrupted above, the lease is still held and can be released again
 
     def begin_run(self) -> str:
         """Announce a run: until `end_run`, or the end of this process, nothing that was used since is collected.
