@@ -105,6 +105,7 @@ class Engine:
         """What an earlier run of the session has left on a device need not be loaded."""
         if self.workload.idle:
             return
+        self.workload.flush()
         for device, worker in self.workers.items():
             if device != HOST and (found := worker.computer.left_over(self.workload.refs)):
                 self.scheduler.place(device, found)
@@ -113,7 +114,11 @@ class Engine:
 
     def _resolve(self) -> None:
         """Look up whatever has its inputs by now: much of it need not run."""
-        while names := self.scheduler.ready():
+        while True:
+            self.workload.flush()
+            names = self.scheduler.ready()
+            if not names:
+                return
             for name in names:
                 pending = self.instances.pending[name]
                 try:

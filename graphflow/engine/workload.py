@@ -47,6 +47,7 @@ class Workload:
         self._pool_keys: dict[str, str] = {}
         self._tasks = PlanTasks(plan, graph, self._expected)
         self._noted: set[int] = set()
+        self._new: list[Task] = []
         self._times: dict[str, tuple[int, float]] = {}
         self._limits: dict[str, int] = {}  # node → the largest batch that there is room for, as this run has found
         self._begun = False
@@ -65,7 +66,7 @@ class Workload:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to run, nor running."""
-        return not self._begun or self.scheduler.idle
+        return not self._new and (not self._begun or self.scheduler.idle)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
@@ -73,7 +74,13 @@ class Workload:
         """Take an instance on."""
         for ref in node.models.values():
             self._note_model(ref)
-        self.scheduler.add([self._tasks.task(node, index, entry)])
+        self._new.append(self._tasks.task(node, index, entry))
+
+    def flush(self) -> None:
+        """Tell the scheduler of the instances taken on since; together, because each changes the paths before it."""
+        if self._new:
+            new, self._new = self._new, []
+            self.scheduler.add(new)
 
     def ready(self, node: GraphNode, index: Index) -> None:
         """An instance has its inputs: trained weights among them have a size by now."""

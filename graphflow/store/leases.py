@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from graphflow.errors import Cancelled, StoreError
@@ -156,6 +157,11 @@ class Leases(Results):
             answer = self.index.write("taking a lease", lambda db: self._contend(db, key, since))
             held = isinstance(answer, Lease) and answer.held
             return answer
+        except BaseException as error:
+            if not isinstance(error, Exception):  # interrupted, perhaps just when the row was written
+                with suppress(StoreError):
+                    self.release(key)
+            raise
         finally:
             if not held:
                 self.held.discard(key)
