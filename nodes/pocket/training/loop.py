@@ -26,6 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from .optimisers import Optimiser
+
 Steps = Callable[[Iterable[int]], Iterable[int]]
 Log = Callable[[str], None]
 
@@ -46,6 +48,7 @@ class Loop:
     warmup: int = 200  # steps of linear warm-up
     flat: float = 0.6  # share of the steps before the learning rate falls linearly to zero
     weight_decay: float = 0.01
+    optimiser: str = "adamw"  # of optimisers.NAMES
     ema: float | None = None  # decay of the moving average that is the result; None: the last parameters are
     workers: int = 1  # processes, each with batches of its own
     average_every: int = 8  # steps between two averagings of the parameters over the processes
@@ -100,12 +103,7 @@ def fit(
     rank = dist.get_rank() if dist.is_initialized() else 0
     model.to(loop.device).train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(
-        parameters.values(),
-        lr=loop.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=loop.weight_decay,
-    )
+    optimiser = Optimiser(loop.optimiser, parameters, loop.learning_rate, loop.weight_decay)
     average = {name: p.detach().clone() for name, p in parameters.items()} if loop.ema else {}
     first = _restore(checkpoint, parameters, average, optimiser) if checkpoint else 0
     if first:
@@ -113,13 +111,12 @@ def fit(
     saved_at, shown_at, losses = time.monotonic(), time.monotonic(), []
     batches = _batches(draw, loop, rank, first)
     for number in steps(range(first, loop.count)):
-        optimiser.param_groups[0]["lr"] = loop.rate_at(number)
+        optimiser.set_rate(loop.rate_at(number))
         with torch.autocast(loop.device.split(":")[0], torch.bfloat16, enabled=loop.bfloat16):
             loss = loss_of(replace(_step(loop, number, rank), drawn=next(batches)))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
-        optimiser.zero_grad()
         if dist.is_initialized() and (number % loop.average_every == 0 or number == loop.count - 1):
             _average_over_processes(parameters)
         if loop.ema:
@@ -284,16 +281,14 @@ def _save(
     folder: Path,
     parameters: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     done: int,
 ) -> None:
     """Write `step-<n>/` and then point `last.json` at it, so that a crash leaves the older checkpoint in force."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": p.detach().contiguous() for name, p in parameters.items()}
     tensors |= {f"average/{name}": value.contiguous() for name, value in average.items()}
-    for name, p in parameters.items():
-        for key, value in optimiser.state[p].items():
-            tensors[f"optimiser/{key}/{name}"] = value.contiguous()
+    tensors |= {f"optimiser/{name}": value for name, value in optimiser.state().items()}
     file = f"step-{done}.safetensors"
     save_file(tensors, folder / f"{file}.part")
     os.replace(folder / f"{file}.part", folder / file)
@@ -309,7 +304,7 @@ def _restore(
     folder: Path,
     parameters: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
 ) -> int:
     """Load the newest checkpoint in place; returns how many steps it has behind it, 0 for none or a damaged one."""
     try:
@@ -322,10 +317,8 @@ def _restore(
     tensors = load_file(file)
     for name, p in parameters.items():
         p.data.copy_(tensors[f"model/{name}"])
-        optimiser.state[p] = {
-            key: tensors[f"optimiser/{key}/{name}"].to(p.device if key != "step" else "cpu").clone()
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    prefix = "optimiser/"
+    optimiser.load({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
     for name, value in average.items():
         value.copy_(tensors[f"average/{name}"])
     return done
