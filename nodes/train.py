@@ -18,12 +18,14 @@ from graphflow.ports import Image, Model, Table, Weights
 class TrainAutoencoder(Training, kind="train.autoencoder", version=2):
     """Train an AutoencoderKL on pictures of the pocket world, its latents normalised channel by channel.
 
-    It begins as `start` if there is one, which may be narrower by whole factors, and may lack the outermost level: one
-    for pictures half as large, whose latents the new one begins with. Otherwise it begins with random weights.
+    It begins as `start` if there is one, which may be narrower by whole factors, may have fewer latent channels, and
+    may lack the outermost level: one for pictures half as large, whose latents the new one begins with. Otherwise it
+    begins with random weights.
     """
 
     channels: tuple[int, ...] = Field((16, 32, 64), description="width of each level; the side halves between levels")
     layers: int = Field(1, ge=1, description="residual blocks of a level")
+    latent_channels: int = Field(4, ge=1, description="channels of the latents; no fewer than those of `start`")
     kl_weight: float = Field(5e-4, ge=0, description="weight of the Kullback-Leibler loss, a mean over the latents")
     decoder_only: bool = Field(False, description="leave the encoder as it is at the start, and so the latents")
 
@@ -39,7 +41,8 @@ class TrainAutoencoder(Training, kind="train.autoencoder", version=2):
         out = ctx.folder()
         if self.decoder_only and x.start is None:
             raise ValueError("decoder_only needs an autoencoder to start from: connect 'start' or bind the role vae")
-        how = {name: getattr(self, name) for name in ("channels", "layers", "kl_weight", "decoder_only")}
+        names = ("channels", "layers", "latent_channels", "kl_weight", "decoder_only")
+        how = {name: getattr(self, name) for name in names}
         how["start"] = x.start and x.start.model
         train_autoencoder(out, self.words(), self.loop(ctx), **how, **runtime_of(ctx, "autoencoder"))
         return self.Out(vae=self.result(out, "vae", "diffusers.vae"))

@@ -201,7 +201,8 @@ def paint_from(
     empty_BLD, pictures = models.text_encoder.encode([""]), []
     for start in range(0, len(texts), BATCH):
         part_BE = embeds_BE[start : start + BATCH]
-        noise_BChw = torch.randn((len(part_BE), 4, side, side), generator=torch.Generator().manual_seed(start))
+        shape = (len(part_BE), models.denoiser.unet.config.in_channels, side, side)
+        noise_BChw = torch.randn(shape, generator=torch.Generator().manual_seed(start))
         cond_BLD = models.text_encoder.encode(texts[start : start + BATCH])
         prompted = PicturePrompted(models.denoiser, ImagePrompt(models.adapter, part_BE))
         z_BChw = ddim_sample(

@@ -246,7 +246,8 @@ def seen(models: PocketModels, picture: Image.Image) -> Description | None:
 def paint(models: PocketModels, texts: list[str], seed: int, counts: Counts) -> list[Image.Image]:
     """Pictures from prompts by DDIM sampling with classifier-free guidance against the empty prompt."""
     side = models.vae.native_size // models.vae.factor
-    noise_BChw = torch.randn((len(texts), 4, side, side), generator=torch.Generator().manual_seed(seed))
+    shape = (len(texts), models.denoiser.unet.config.in_channels, side, side)
+    noise_BChw = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     empty_BLD = models.text_encoder.encode([""])
     pictures: list[Image.Image] = []
     for start in range(0, len(texts), BATCH):

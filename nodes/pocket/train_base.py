@@ -32,14 +32,15 @@ class OnPictures(Node):
 
 
 class Training(OnPictures):
-    """What every training has: AdamW with warm-up, a flat learning rate and a linear fall to zero."""
+    """What every training has: warm-up, a flat learning rate and a linear fall to zero."""
 
     num_steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=1, description="samples of a step, in each process")
     learning_rate: float = Field(1e-3, gt=0, description="of the flat part")
     warmup: int = Field(100, ge=1, description="steps of linear warm-up")
     flat: float = Field(0.6, ge=0, lt=1, description="share of the steps before the learning rate falls")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+    optimiser: Literal["adamw", "muon"] = Field("adamw", description="muon: of hidden matrices, beside AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled, per unit of learning rate")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, which is the result")
     average_every: int = Field(8, ge=1, description="steps between two averagings over the processes")
     bfloat16: bool = Field(True, description="automatic mixed precision")
@@ -50,7 +51,7 @@ class Training(OnPictures):
         from graphflow.nodes.pocket.training.loop import Loop
 
         names = ("batch_size", "learning_rate", "seed", "warmup", "flat", "weight_decay", "ema", "workers", "bfloat16")
-        shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every")}
+        shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every", "optimiser")}
         return Loop(count=self.num_steps, device=str(ctx.device), **shared)
 
     def result(self, folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from ..catalogue import Vocabulary
 from ..world import Mixture, Split, render, sample_scene
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
-from .warm_start import add_level, wake_channels, widen
+from .warm_start import add_latents, add_level, wake_channels, widen
 
-LATENT_CHANNELS = 4
 VARIED = Mixture(empty=0.05, pair=0.2, colour=0.4, accessory=0.3)
 
 
@@ -24,14 +23,14 @@ def pictures(rng: random.Random, words: Vocabulary, split: Split, count: int, mi
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def new_autoencoder(channels: tuple[int, ...], layers: int, size: int) -> AutoencoderKL:
+def new_autoencoder(channels: tuple[int, ...], layers: int, size: int, latent_channels: int = 4) -> AutoencoderKL:
     """An untrained autoencoder, halving the side len(channels) - 1 times; no attention in the middle."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
         layers_per_block=layers,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=size,
         mid_block_add_attention=False,
@@ -39,11 +38,13 @@ def new_autoencoder(channels: tuple[int, ...], layers: int, size: int) -> Autoen
     )
 
 
-def started(start: AutoencoderKL, channels: tuple[int, ...], size: int) -> AutoencoderKL:
-    """An autoencoder of these widths for pictures of this size that begins as `start`.
+def started(
+    start: AutoencoderKL, channels: tuple[int, ...], size: int, latent_channels: int | None = None
+) -> AutoencoderKL:
+    """An autoencoder of these widths for pictures of this size that begins as `start`; None: its latent channels.
 
     Raises:
-        ValueError: `start` is not the same number of levels deep, nor one less.
+        ValueError: `start` is not the same number of levels deep, nor one less, or has more latent channels.
     """
     config = dict(start.config)
     config.pop("_name_or_path", None)  # the folder that it came from
@@ -53,7 +54,12 @@ def started(start: AutoencoderKL, channels: tuple[int, ...], size: int) -> Autoe
     if missing not in (0, 1):
         found = list(start.config.block_out_channels)
         raise ValueError(f"an autoencoder with channels {list(channels)} can't begin as one with {found}")
+    old = start.config.latent_channels
+    if latent_channels is not None and latent_channels < old:
+        raise ValueError(f"an autoencoder with {latent_channels} latent channels can't begin as one with {old}")
     model = widen(add_level(model, channels[0]) if missing else model, channels)
+    if latent_channels is not None and latent_channels > old:
+        model = add_latents(model, latent_channels)
     model.register_to_config(sample_size=size)
     return model
 
@@ -65,6 +71,7 @@ def train_autoencoder(
     *,
     channels: tuple[int, ...],
     layers: int,
+    latent_channels: int = 4,
     kl_weight: float,
     start: AutoencoderKL | None = None,
     decoder_only: bool = False,
@@ -74,9 +81,9 @@ def train_autoencoder(
 ) -> None:
     """Train an AutoencoderKL and save it to `out` in float16, its latents normalised to mean 0 and deviation 1.
 
-    It begins as `start`, which may be narrower, and one level less deep, for pictures half as large; latent channels
-    of it that carry nothing begin anew. With `decoder_only` the latents stay those of `start`. Loss: L1 + 0.5 L1 of
-    the gradients + MSE + kl_weight · KL (mean over the latents).
+    It begins as `start`, which may be narrower, and one level less deep, for pictures half as large, and may have
+    fewer latent channels; those that carry nothing begin anew. With `decoder_only` the latents stay those of `start`.
+    Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean over the latents).
     """
     arguments = {
         "out": out,
@@ -84,6 +91,7 @@ def train_autoencoder(
         "loop": loop,
         "channels": channels,
         "layers": layers,
+        "latent_channels": latent_channels,
         "kl_weight": kl_weight,
         "start": start,
         "decoder_only": decoder_only,
@@ -97,6 +105,7 @@ def _train(
     loop: Loop,
     channels: tuple[int, ...],
     layers: int,
+    latent_channels: int,
     kl_weight: float,
     start: AutoencoderKL | None,
     decoder_only: bool,
@@ -105,7 +114,10 @@ def _train(
     log: Log,
 ) -> None:
     torch.manual_seed(loop.seed)
-    model = started(start, channels, words.size) if start else new_autoencoder(channels, layers, words.size)
+    if start is not None:
+        model = started(start, channels, words.size, latent_channels)
+    else:
+        model = new_autoencoder(channels, layers, words.size, latent_channels)
     model.to(memory_format=torch.channels_last)
     if start and not decoder_only:
         rng = random.Random(f"{loop.seed}/wake")

@@ -107,6 +107,31 @@ def widen(narrow: AutoencoderKL, channels: tuple[int, ...]) -> AutoencoderKL:
     return wide
 
 
+def add_latents(narrow: AutoencoderKL, channels: int) -> AutoencoderKL:
+    """The same function with more latent channels, which carry nothing yet: `wake_channels` begins them."""
+    wide = AutoencoderKL.from_config(dict(narrow.config) | {"latent_channels": channels})
+    old, weights = narrow.config.latent_channels, narrow.state_dict()
+    for name, value in wide.state_dict().items():
+        known = weights[name]
+        if value.shape == known.shape:
+            value.copy_(known)
+        elif name.startswith("encoder.conv_out"):  # its outputs are mixed by quant_conv: the new ones as they are
+            value[: 2 * old] = known
+        elif name.startswith("decoder.conv_in"):
+            value[:, :old] = known
+        elif name == "quant_conv.weight":  # means, then logs of variances
+            value.zero_()
+            value[:old, : 2 * old], value[channels : channels + old, : 2 * old] = known.chunk(2)
+        elif name == "quant_conv.bias":
+            value.zero_()  # a deviation of 1 around nothing
+            value[:old], value[channels : channels + old] = known.chunk(2)
+        else:  # post_quant_conv
+            is_bias = name.endswith("bias")
+            value.copy_(torch.zeros(channels) if is_bias else torch.eye(channels)[:, :, None, None])
+            value[(slice(old),) * min(2, value.dim())] = known
+    return wide
+
+
 def _repeated(value: Tensor, shape: torch.Size) -> Tensor:
     """Repeat along the outputs; repeat along the inputs and share their weights out."""
     value = value.repeat_interleave(shape[0] // value.shape[0], dim=0)

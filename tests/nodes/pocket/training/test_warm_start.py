@@ -20,7 +20,7 @@ from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser
 from graphflow.nodes.pocket.training.loop import Loop, all_steps
 from graphflow.nodes.pocket.training.pictures import pixels_of
 from graphflow.nodes.pocket.training.tokenizer import TOKENIZER
-from graphflow.nodes.pocket.training.warm_start import add_level, begin_as, wake_channels, widen
+from graphflow.nodes.pocket.training.warm_start import add_latents, add_level, begin_as, wake_channels, widen
 from graphflow.nodes.pocket.world import Mixture, Split, sample_scene
 
 
@@ -66,6 +66,26 @@ def test_a_wider_autoencoder_is_the_same_function(small: AutoencoderKL, x_BCHW: 
     torch.testing.assert_close(again, drawn, atol=1e-4, rtol=1e-4)
     [first, second] = wide.encoder.conv_out.weight[0, :2, 1, 1].tolist()
     assert first != second, "copies that take part alike would learn the same for ever"
+
+
+@torch.no_grad()
+def test_more_latent_channels_are_the_same_function_and_are_woken(small: AutoencoderKL, x_BCHW: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    x_BCHW = avg_pool2d(x_BCHW, 2)
+    wide = add_latents(small, 6).eval()
+    before, after = (model.encode(x_BCHW).latent_dist for model in (small, wide))
+    torch.testing.assert_close(after.mean[:, :4], before.mean)
+    torch.testing.assert_close(after.logvar[:, :4], before.logvar)
+    assert not after.mean[:, 4:].any()
+    torch.testing.assert_close(wide.decode(after.mean).sample, small.decode(before.mean).sample)
+    assert wake_channels(wide, x_BCHW) == [1, 4, 5]
+    std = wide.encode(x_BCHW).latent_dist.mean.std(dim=(0, 2, 3))
+    torch.testing.assert_close(std[[1, 4, 5]], torch.ones(3), atol=0.01, rtol=0)
+
+
+def test_latent_channels_can_not_be_dropped(small: AutoencoderKL) -> None:
+    with pytest.raises(ValueError, match="with 2 latent channels can't begin as one with 4"):
+        started(small, (16, 32, 64), 64, 2)
 
 
 @torch.no_grad()
