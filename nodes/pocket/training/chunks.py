@@ -19,7 +19,8 @@ from .loop import Steps
 from .pictures import pixels_of
 
 CHUNK = 512  # samples that share a seed
-PART = 64  # pictures encoded at once
+PART = 16  # pictures encoded at once on a CPU: more don't fit its caches, and take twice as long
+ACCELERATOR_PART = 256
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,12 @@ class _Work:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, x_BCHW: Tensor, rows: list[dict[str, Any]]) -> Part:
     """The scaled modes of the pictures' latents, float16 (rows, pictures of each, channels, height, width)."""
-    device, dtype = vae.device, vae.dtype
-    modes = [vae.encode(part.to(device, dtype)).latent_dist.mode().cpu() for part in x_BCHW.split(PART)]
+    device, modes = vae.device, []
+    vae.to(memory_format=torch.channels_last)
+    for part in x_BCHW.split(PART if device.type == "cpu" else ACCELERATOR_PART):
+        x = part.to(device, vae.dtype, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):  # as in the training; three times as fast as float32
+            modes.append(vae.encode(x).latent_dist.mode().float().cpu())
     return (torch.cat(modes) * vae.config.scaling_factor).unflatten(0, (len(rows), -1)).half(), rows
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.text_encoder import TextEncoder
 
-from .denoiser import min_snr_weights, new_scheduler, stratified_timesteps
+from .denoiser import min_snr_weights, new_scheduler, plain_attention, stratified_timesteps
 from .edit_latents import EncodedEdits, load_edits
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
 
@@ -60,7 +60,7 @@ def _train(
 ) -> None:
     torch.manual_seed(loop.seed)
     pool = load_edits(edits)
-    model = widened(unet).to(memory_format=torch.channels_last)
+    model = plain_attention(widened(unet), loop.device).to(memory_format=torch.channels_last)
     scheduler = new_scheduler()
     text_encoder.model.to(loop.device)
 
