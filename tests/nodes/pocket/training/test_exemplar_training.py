@@ -189,7 +189,7 @@ def test_latents_of_both_pictures_are_kept_with_their_edit(vae: AutoencoderKL, p
         with torch.no_grad():
             again = vae.encode(x_BCHW).latent_dist.mode() * vae.config.scaling_factor
         error = getattr(pool, side)[some].float() - again
-        assert error.square().mean() < 1e-4 * again.square().mean()  # encoded in bfloat16
+        assert error.square().mean() < 1e-3 * again.square().mean()  # encoded in bfloat16
 
 
 # --- InstructPix2Pix ------------------------------------------------------------------------------------------------
