@@ -1,84 +1,120 @@
-"""The README's pictures of edits beside the exact truth, on held-out scenes of the pocket world.
+"""The README's pictures: what every shipped method makes of one edit of each type, beside the exact ground truth.
 
-python benchmarks/gallery.py graphs/pictures/readme_edits.png                 by instruction, Pix2Pix-OnTheFly
-python benchmarks/gallery.py graphs/pictures/readme_examples.png --by-example  by a pair of pictures, ReEdit
+    python benchmarks/gallery.py graphs/pictures                             both pages; minutes on two cores
+    python benchmarks/gallery.py out --number replace=3 --number add=1       other edits of the pocket benchmark
+
+A row is an edit of the pocket benchmark, a column a method; the last column is the truth. Nothing is chosen among
+several tries: each method runs once, with its graph's defaults.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 import graphflow
-from graphflow.nodes.pocket.catalogue import POCKET_64
-from graphflow.nodes.pocket.edits import held_out_edits
-from graphflow.nodes.pocket.exemplars import entries
+from graphflow.nodes.pocket import benchmark, exemplars
+from graphflow.nodes.pocket.catalogue import SHIPPED
 from graphflow.nodes.pocket.sheets import INK, PAPER
-from graphflow.nodes.pocket.world import render
 
-SIDE, GAP, LABEL = 150, 8, 34
+SIDE, GAP, LEFT, TOP = 128, 6, 150, 30
+LARGE, SMALL = ImageFont.load_default(size=13), ImageFont.load_default(size=11)
+BY_INSTRUCTION = {
+    "Pix2Pix-OnTheFly": "pix2pix_on_the_fly",
+    "Plug-and-Play": "plug_and_play",
+    "InstructPix2Pix": "instruct_pix2pix",
+    "prompt swap": "prompt_swap",
+}
+BY_EXAMPLE = {
+    "ReEdit": "reedit",
+    "VISII with text": "visii_text",
+    "VISII": "visii",
+    "InstructPix2Pix, told": "instruct_by_example",
+}
 
 
-def sheet(columns: list[tuple[str, list[Image.Image]]], rows: list[str]) -> Image.Image:
-    """One column an edit with its instruction above it, one row a stage with its name on the left."""
-    left, font = 92, ImageFont.load_default(size=13)
-    size = (left + len(columns) * (SIDE + GAP), LABEL + len(rows) * (SIDE + GAP))
-    out = Image.new("RGB", size, PAPER)
+@dataclass(frozen=True)
+class Row:
+    """One edit: its type, what it says below, and its pictures from left to right."""
+
+    kind: str
+    says: str
+    pictures: Sequence[Image.Image]
+
+
+def page(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
+    """A table of pictures with the names of the columns above and of the edits on the left."""
+    out = Image.new("RGB", (LEFT + len(columns) * (SIDE + GAP), TOP + len(rows) * (SIDE + GAP)), PAPER)
     draw = ImageDraw.Draw(out)
-    for row, name in enumerate(rows):
-        draw.text((left - 10, LABEL + row * (SIDE + GAP) + SIDE / 2), name, INK, font, anchor="rm")
-    for number, (instruction, pictures) in enumerate(columns):
-        x = left + number * (SIDE + GAP)
-        text = "\n".join(textwrap.wrap(instruction, 30, max_lines=2))
-        draw.text((x + SIDE / 2, LABEL - 6), text, INK, ImageFont.load_default(size=11), anchor="md", align="center")
-        for row, picture in enumerate(pictures):
+    for number, name in enumerate(columns):
+        draw.text((LEFT + number * (SIDE + GAP) + SIDE / 2, TOP - 8), name, INK, LARGE, anchor="ms")
+    for number, row in enumerate(rows):
+        top = TOP + number * (SIDE + GAP)
+        draw.text((12, top + SIDE / 2 - 10), row.kind, INK, LARGE, anchor="ls")
+        text = "\n".join(textwrap.wrap(row.says, 23, max_lines=4))
+        draw.multiline_text((12, top + SIDE / 2 - 2), text, INK, SMALL)
+        for column, picture in enumerate(row.pictures):
             big = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            out.paste(big, (x, LABEL + row * (SIDE + GAP)))
+            out.paste(big, (LEFT + column * (SIDE + GAP), top))
     return out
 
 
-def by_instruction(numbers: list[int]) -> Image.Image:
-    """Before, edited, truth."""
-    session = graphflow.load("pix2pix_on_the_fly", device="cpu")
-    edits = held_out_edits(max(numbers) + 1, POCKET_64)
-    columns = []
-    for edit in (edits[number] for number in numbers):
-        before, truth = render(edit.before, POCKET_64.size), render(edit.after, POCKET_64.size)
-        done = session.run(image=before, instruction=edit.instruction)
-        columns.append((edit.instruction, [before, done["image"], truth]))
-    return sheet(columns, ["before", "edited", "truth"])
+def by_instruction(numbers: Mapping[str, int], store: Path) -> Image.Image:
+    """Before, each method, truth."""
+    version = benchmark.version_for(SHIPPED.size, benchmark.SIZES)
+    chosen = [benchmark.entry(f"{version}/{kind}/{number:02d}") for kind, number in numbers.items()]
+    edited = [
+        [_edited(graph, store, image=e.before, instruction=e.edit.instruction) for e in chosen]
+        for graph in BY_INSTRUCTION.values()
+    ]
+    rows = [
+        Row(e.edit.kind, e.edit.instruction, [e.before, *made, e.after])
+        for e, made in zip(chosen, zip(*edited, strict=True), strict=True)
+    ]
+    return page(["before", *BY_INSTRUCTION, "truth"], rows)
 
 
-def by_example(numbers: list[int]) -> Image.Image:
-    """The pair, the picture, edited, truth."""
-    session = graphflow.load("reedit", device="cpu")
-    triples = entries()
-    columns = []
-    for triple in (triples[number] for number in numbers):
-        pair = [triple.exemplar_before, triple.exemplar_after]
-        done = session.run(before=pair[0], after=pair[1], image=triple.before)
-        columns.append(
-            (f"{triple.edit.kind}: {triple.edit.instruction}", [*pair, triple.before, done["image"], triple.after])
-        )
-    return sheet(columns, ["pair, before", "pair, after", "picture", "edited", "truth"])
+def by_example(numbers: Mapping[str, int], store: Path) -> Image.Image:
+    """The pair that shows the edit, the picture before, each method, truth."""
+    version = benchmark.version_for(SHIPPED.size, exemplars.SIZES)
+    chosen = [exemplars.entry(f"{version}/{kind}/{number:02d}") for kind, number in numbers.items()]
+    edited = [
+        [_edited(graph, store, before=e.exemplar_before, after=e.exemplar_after, image=e.before) for e in chosen]
+        for graph in BY_EXAMPLE.values()
+    ]
+    rows = [
+        Row(e.edit.kind, "as the pair shows", [e.exemplar_before, e.exemplar_after, e.before, *made, e.after])
+        for e, made in zip(chosen, zip(*edited, strict=True), strict=True)
+    ]
+    return page(["shown: this", "becomes this", "before", *BY_EXAMPLE, "truth"], rows)
+
+
+def _edited(graph: str, store: Path, **inputs: object) -> Image.Image:
+    # The methods share a store, so that each picture is captioned and inverted once.
+    picture: Image.Image = graphflow.load(graph, store=store, device="cpu").run(**inputs)["image"]
+    return picture
 
 
 def main() -> None:
-    """Edit and draw."""
+    """Draw both pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("--by-example", action="store_true", help="ReEdit on exemplars that no setting was chosen on")
-    parser.add_argument("--edits", type=int, nargs="*", help="which of the held-out edits or exemplars")
+    parser.add_argument("out", type=Path, help="folder for readme_edits.png and readme_examples.png")
+    parser.add_argument("--number", action="append", default=[], metavar="TYPE=N", help="which edit of a type; 0")
+    parser.add_argument("--only", choices=["edits", "examples"], help="draw one of the pages")
     arguments = parser.parse_args()
-    if arguments.by_example:
-        drawn = by_example(arguments.edits or list(range(14, 21)))
-    else:
-        drawn = by_instruction(arguments.edits or list(range(6)))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(arguments.out, optimize=True)
+    numbers = dict.fromkeys(benchmark.TYPES, 0) | {
+        k: int(n) for k, _, n in (p.partition("=") for p in arguments.number)
+    }
+    with tempfile.TemporaryDirectory() as store:
+        for name, drawn in (("edits", by_instruction), ("examples", by_example)):
+            if arguments.only in (None, name):
+                drawn(numbers, Path(store)).save(arguments.out / f"readme_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

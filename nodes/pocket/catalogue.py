@@ -171,6 +171,9 @@ POCKET_128 = Vocabulary(
 )
 
 
+SHIPPED = POCKET_64  # what the models that come with the package were trained on
+
+
 def vocabulary_for(size: int) -> Vocabulary:
     """What models for pictures of this size were trained on.
 

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalogue import POCKET_64
+from .catalogue import SHIPPED
 from .world import Item, Scene, render
 
 
@@ -45,9 +45,9 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, example in EXAMPLES.items():
-        render(example.scene, POCKET_64.size).save(out / f"{name}.png", optimize=True)
+        render(example.scene, SHIPPED.size).save(out / f"{name}.png", optimize=True)
     for name, scene in zip(("before", "after"), EXEMPLAR, strict=True):
-        render(scene, POCKET_64.size).save(out / f"exemplar_{name}.png", optimize=True)
+        render(scene, SHIPPED.size).save(out / f"exemplar_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

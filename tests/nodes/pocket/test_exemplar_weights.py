@@ -9,7 +9,7 @@ from graphflow.node import Context
 from graphflow.nodes.exemplar import Caption, Describe, Instruct
 from graphflow.nodes.pocket.benchmark import edit_scores
 from graphflow.nodes.pocket.captions import describe, read
-from graphflow.nodes.pocket.catalogue import POCKET_64
+from graphflow.nodes.pocket.catalogue import SHIPPED
 from graphflow.nodes.pocket.descriptions import description
 from graphflow.nodes.pocket.exemplar_gates import (
     ExemplarCounts,
@@ -43,7 +43,7 @@ def test_image_tokens_alone_bring_back_place_and_style(models: ExemplarModels) -
     scenes = [Scene((Item("cat", 0.5, 0.9, 0.6),), place, 100_003) for place in ("beach", "night", "snow", "room")]
     pictures = [render(scene, 64) for scene in scenes]
     painted = paint_from(models, models.clip.image(pictures), [""] * len(scenes), FEW)
-    right = judged(models, POCKET_64, [describe(scene) for scene in scenes], painted)
+    right = judged(models, SHIPPED, [describe(scene) for scene in scenes], painted)
     assert right["style"] >= 0.75
     assert right["background"] >= 0.5  # one in nine by chance
 

@@ -9,14 +9,14 @@ import torch
 from graphflow.nodes.lib.ddim import ddim_sample
 from graphflow.nodes.lib.vae import to_pixels
 from graphflow.nodes.pocket.captions import caption, describe, read
-from graphflow.nodes.pocket.catalogue import POCKET_64
+from graphflow.nodes.pocket.catalogue import SHIPPED
 from graphflow.nodes.pocket.examples import EXAMPLES
 from graphflow.nodes.pocket.gates import Counts, decode, encode, judged, paint, psnr
 from graphflow.nodes.pocket.models import WEIGHTS, PocketModels, load_models
 from graphflow.nodes.pocket.world import render
 
 SCENES = [example.scene for example in EXAMPLES.values()]
-PICTURES = [render(scene, POCKET_64.size) for scene in SCENES]
+PICTURES = [render(scene, SHIPPED.size) for scene in SCENES]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def test_pictures_survive_the_autoencoder(models: PocketModels) -> None:
 
 
 def test_clip_prefers_true_captions(models: PocketModels) -> None:
-    right = judged(models, POCKET_64, [describe(scene) for scene in SCENES], PICTURES)
+    right = judged(models, SHIPPED, [describe(scene) for scene in SCENES], PICTURES)
     assert right == dict.fromkeys(("object", "background", "style", "colour"), 1.0)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_captioner_reads_the_examples(models: PocketModels, name: str) -> None:
     scene = EXAMPLES[name].scene
-    assert models.captioner.caption(render(scene, POCKET_64.size)) == caption(scene)
+    assert models.captioner.caption(render(scene, SHIPPED.size)) == caption(scene)
 
 
 def test_the_caption_writer_understands_requests(models: PocketModels) -> None:
@@ -62,7 +62,7 @@ def test_a_prompt_becomes_its_picture(models: PocketModels) -> None:
     counts = Counts(num_inference_steps=25)
     pictures = paint(models, texts, seed=0, counts=counts)
     said = [read(text) for text in texts]
-    right = judged(models, POCKET_64, [d for d in said if d], pictures)
+    right = judged(models, SHIPPED, [d for d in said if d], pictures)
     assert right["background"] == 1
     assert right["object"] >= 0.75
 
