@@ -44,6 +44,9 @@ class ChatVLM:
             max_new_tokens: length limit of the answer.
             seed: of the sampling; the same seed gives the same answer.
             temperature: of the sampling; 0 always takes the likeliest token.
+
+        Raises:
+            ValueError: the question, with its pictures, fills all that the model can read.
         """
         content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
         text = self._processor.apply_chat_template(
@@ -52,9 +55,14 @@ class ChatVLM:
         pictures = [image.convert("RGB") for image in images]
         inputs = self._processor(images=pictures or None, text=[text], return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
+        asked = inputs["input_ids"].shape[1]
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and asked >= context:
+            raise ValueError(f"the question has {asked} tokens with its pictures; the model reads {context}")
+        room = max_new_tokens if context is None else min(max_new_tokens, context - asked)
         with torch.no_grad():
-            ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **_sampling(seed, temperature))
-        return self._processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids = self.model.generate(**inputs, max_new_tokens=room, **_sampling(seed, temperature))
+        return self._processor.decode(ids[0, asked:], skip_special_tokens=True)
 
 
 def _sampling(seed: int, temperature: float) -> dict[str, Any]:

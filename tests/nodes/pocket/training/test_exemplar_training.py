@@ -30,6 +30,7 @@ from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser, new_sch
 from graphflow.nodes.pocket.training.edit_latents import EncodedEdits, encode_edits, load_edits
 from graphflow.nodes.pocket.training.exemplar_vlm import (
     BEGIN,
+    MAX_TOKENS,
     TASKS,
     batch_of,
     example,
@@ -366,6 +367,21 @@ def test_training_gives_the_model_what_it_gets_when_it_is_asked(captioner: Capti
         assert said[-1] == tokenizer.sep_token_id
         assert tokenizer.decode(said[1:-1]) == answer
     assert question_text(processor, "why?") == "why?"
+
+
+def test_a_model_that_never_ends_stops_where_it_can_read_no_further(captioner: Captioner) -> None:
+    tokenizer = new_exemplar_tokenizer(POCKET_64)
+    model = new_exemplar_vlm(tokenizer, captioner.model, captioner._tokenizer.get_vocab(), 32)
+    model.text_decoder.cls.predictions.bias.data[tokenizer.vocab["cat"]] = 1e4
+    vlm = ChatVLM(model, processor_for(tokenizer, 32))
+    picture = example(random.Random(8), POCKET_64, Split.TRAIN, "describe")[0]
+    answer = vlm.ask([picture], "what?", max_new_tokens=500)
+    assert 70 < len(answer.split()) < MAX_TOKENS
+    assert set(answer.split()) == {"cat"}
+    with pytest.raises(
+        ValueError, match=rf"the question has \d+ tokens with its pictures; the model reads {MAX_TOKENS}"
+    ):
+        vlm.ask([picture], "what? " * MAX_TOKENS)
 
 
 def test_a_model_that_learnt_one_answer_gives_it_through_the_engine(captioner: Captioner, tmp_path: Path) -> None:
