@@ -86,6 +86,7 @@ class TrainDenoiser(Training, kind="train.denoiser", version=2):
     full_from: int = Field(ge=0, description="step from which only scenes of all sorts are drawn")
     drop_caption: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
     drop_background: float = Field(0.1, ge=0, le=1, description="share of captions that leave the place open")
+    train_text_encoder: bool = Field(True, description="false: that of the port stays as it is")
 
     class In(Ports):
         simple: Weights["latents"]
@@ -112,6 +113,7 @@ class TrainDenoiser(Training, kind="train.denoiser", version=2):
                 drop_caption=self.drop_caption,
                 drop_background=self.drop_background,
                 start=Start(x.denoiser and x.denoiser.unet, x.text_encoder and x.text_encoder.model),
+                train_text_encoder=self.train_text_encoder,
                 **runtime_of(ctx, "denoiser"),
             )
             os.replace(Path(both) / "denoiser", denoiser)

@@ -119,6 +119,7 @@ def train_denoiser(
     drop_caption: float,
     drop_background: float,
     start: Start = Start(),
+    train_text_encoder: bool = True,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
@@ -126,14 +127,17 @@ def train_denoiser(
     """Train on the latents in `simple` and `full`; saves `out/denoiser` (with its scheduler) and `out/text_encoder`.
 
     `drop_caption` of the captions are empty, for classifier-free guidance (Ho and Salimans 2022); `drop_background`
-    leave the place open. Weights of the timesteps: min-SNR-5 (Hang et al. 2023).
+    leave the place open. Weights of the timesteps: min-SNR-5 (Hang et al. 2023). Without `train_text_encoder` that of
+    `start` stays as it is, so that other denoisers can go on with it.
 
     Raises:
-        ValueError: a model of `start` has another shape than `size` says.
+        ValueError: a model of `start` has another shape than `size` says, or there is no text encoder to leave alone.
     """
+    if not train_text_encoder and start.text_encoder is None:
+        raise ValueError("a text encoder that is not trained must be given: connect 'text_encoder' or bind that role")
     arguments = {"out": out, "simple": simple, "full": full, "loop": loop, "size": size, "curriculum": curriculum}
     arguments |= {"drop_caption": drop_caption, "drop_background": drop_background, "start": start}
-    arguments |= {"checkpoint": checkpoint}
+    arguments |= {"train_text_encoder": train_text_encoder, "checkpoint": checkpoint}
     in_processes(_train, loop.workers, steps, log, **arguments)
 
 
@@ -147,6 +151,7 @@ def _train(
     drop_caption: float,
     drop_background: float,
     start: Start,
+    train_text_encoder: bool,
     checkpoint: Path | None,
     steps: Steps,
     log: Log,
@@ -164,6 +169,7 @@ def _train(
         if known is not None:
             begin_as(model[name], known)
     plain_attention(model["denoiser"], loop.device)
+    model["text_encoder"].requires_grad_(train_text_encoder)
     alphas_cumprod = new_scheduler().alphas_cumprod
 
     def draw(step: Step) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@ import random
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from graphflow.nodes.pocket.captions import read
@@ -12,6 +13,7 @@ from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
 from graphflow.nodes.pocket.training.denoiser import (
     Curriculum,
     Size,
+    Start,
     caption_for,
     min_snr_weights,
     stratified_timesteps,
@@ -48,7 +50,7 @@ def encoded(tmp_path_factory):
     return folder
 
 
-def train(encoded, out, loop=LOOP):
+def train(encoded, out, loop=LOOP, **how):
     train_denoiser(
         out,
         encoded / "simple",
@@ -61,6 +63,7 @@ def train(encoded, out, loop=LOOP):
         checkpoint=None,
         steps=all_steps,
         log=print,
+        **how,
     )
 
 
@@ -93,6 +96,19 @@ def test_the_same_seed_gives_the_same_denoiser(encoded, tmp_path):
         for name in ("a", "b")
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_given_text_encoder_may_stay_as_it_is(encoded, tmp_path):
+    with pytest.raises(ValueError, match="a text encoder that is not trained must be given: connect 'text_encoder'"):
+        train(encoded, tmp_path / "none", train_text_encoder=False)
+    train(encoded, tmp_path / "a")
+    first = UNet2DConditionModel.from_pretrained(tmp_path / "a" / "denoiser", torch_dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(tmp_path / "a" / "text_encoder", dtype=torch.float32)
+    train(encoded, tmp_path / "b", start=Start(first, text), train_text_encoder=False)
+    [a, b] = (load_file(tmp_path / name / "text_encoder" / "model.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    [a, b] = (load_file(tmp_path / n / "denoiser" / "diffusion_pytorch_model.safetensors") for n in "ab")
+    assert not any(torch.equal(a[name], b[name]) for name in a if name.endswith("conv1.weight"))
 
 
 def test_captions_drop_out_at_the_given_rates():
