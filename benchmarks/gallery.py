@@ -108,9 +108,14 @@ def main() -> None:
     parser.add_argument("--number", action="append", default=[], metavar="TYPE=N", help="which edit of a type; 0")
     parser.add_argument("--only", choices=["edits", "examples"], help="draw one of the pages")
     arguments = parser.parse_args()
-    numbers = dict.fromkeys(benchmark.TYPES, 0) | {
-        k: int(n) for k, _, n in (p.partition("=") for p in arguments.number)
-    }
+    numbers = dict.fromkeys(benchmark.TYPES, 0)
+    for chosen in arguments.number:
+        kind, _, number = chosen.partition("=")
+        if kind not in numbers or not number.isdecimal() or int(number) >= exemplars.PER_TYPE:
+            types, last = ", ".join(numbers), exemplars.PER_TYPE - 1
+            parser.error(f"--number {chosen}: expected TYPE=N with a type of {types} and N from 0 to {last}")
+        numbers[kind] = int(number)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as store:
         for name, drawn in (("edits", by_instruction), ("examples", by_example)):
             if arguments.only in (None, name):

@@ -61,17 +61,6 @@ def sample_edit(rng: random.Random, words: Vocabulary, split: Split, kind: str |
                 return edit
 
 
-def held_out_edits(count: int, words: Vocabulary) -> list[Edit]:
-    """'Replace' edits of unstyled held-out scenes with one object; the same ones at every call."""
-    rng = random.Random("held-out edits")
-    edits: list[Edit] = []
-    while len(edits) < count:
-        edit = sample_edit(rng, words, Split.HELD_OUT, "replace")
-        if len(edit.before.items) == 1 and edit.before.style == "picture":
-            edits.append(edit)
-    return edits
-
-
 # --- the kinds of edits ---------------------------------------------------------------------------------------------
 
 Draft = tuple[Scene, Scene, str, dict[str, str]] | None

@@ -27,7 +27,7 @@ class Optimiser:
         self._parameters = dict(parameters)
         hidden = [key for key, p in parameters.items() if name == "muon" and _is_hidden(key, p)]
         # Muon takes matrices only: it gets views of the same storage.
-        self._matrices = {key: nn.Parameter(_matrix(parameters[key].detach())) for key in hidden}
+        self._matrices = {key: nn.Parameter(_matrix(parameters[key].detach(), parameters[key])) for key in hidden}
         others = [p for key, p in parameters.items() if key not in self._matrices]
         self._all: list[torch.optim.Optimizer] = []
         if others:
@@ -46,8 +46,8 @@ class Optimiser:
     def step(self) -> None:
         """Change the parameters by their gradients, and forget these."""
         for key, matrix in self._matrices.items():
-            grad = self._parameters[key].grad
-            matrix.grad = None if grad is None else _matrix(grad)
+            p = self._parameters[key]
+            matrix.grad = None if p.grad is None else _matrix(p.grad, p)
         for optimiser in self._all:
             optimiser.step()
         for p in self._parameters.values():
@@ -82,9 +82,9 @@ def _is_hidden(key: str, p: Tensor) -> bool:
     return not any(part in key for part in ("embedding", "conv_in", "conv_out", "quant_conv"))
 
 
-def _matrix(value: Tensor) -> Tensor:
-    """(outputs, inputs) as a view; the taps of a channels-last convolution come first."""
-    if value.ndim == 2:
+def _matrix(value: Tensor, p: Tensor) -> Tensor:
+    """(outputs, inputs), in the order in which `p` lies in memory, so that a matrix of `p` itself is a view of it."""
+    if p.ndim == 2:
         return value
-    order = (0, 2, 3, 1) if value.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
+    order = (0, 2, 3, 1) if p.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
     return value.permute(*order).flatten(1)
