@@ -297,6 +297,8 @@ def _tensor_parts(value: torch.Tensor) -> tuple[bytes, bytes | memoryview]:
 
     flat = value.detach().cpu().contiguous()
     header = f"{flat.dtype} {list(flat.shape)}".encode()
+    if flat.numel() == 0:
+        return header, b""  # a view of nothing can't be cast
     return header, memoryview(flat.reshape(-1).view(torch.uint8).numpy()).cast("B")
 
 

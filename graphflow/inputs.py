@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ class _Binder:
         if isinstance(value, str | Path):
             path = (base / value).resolve()
             stored = Stored(self._digest(path), "image")
-            return InputValue(self.spec, stored, lambda: self._read(path), path.name)
+            return InputValue(self.spec, stored, lambda: self._read_again(path, stored), path.name)
         image = self._convert(to_rgb(value))
         return InputValue(self.spec, Stored(self.codec.digest(image), "image"), lambda: image)
 
@@ -177,6 +178,20 @@ class _Binder:
 
     def _read(self, path: Path) -> Any:
         return self._convert(read_image(path))
+
+    def _read_again(self, path: Path, stored: Stored) -> Any:
+        """The picture that was bound: results are stored under its digest, so that no other will do.
+
+        Raises:
+            MissingError: the file has changed, and the store does not have the picture.
+        """
+        with suppress(ValueError, OSError):
+            image = self._read(path)
+            if self.codec.digest(image) == stored.digest:
+                return image
+        if self.store.has(stored):
+            return self.store.load(stored)
+        raise MissingError(f"input '{self.spec.name}': {path} has changed since the run began; run it again")
 
     def _convert(self, image: Any) -> Any:
         return image.convert("L") if self.spec.type.name == "Mask" else image

@@ -39,6 +39,7 @@ from graphflow.ports import PortType
 from graphflow.record import RunRecord, ValueRecord
 from graphflow.spec import Ref
 from graphflow.store import Store
+from graphflow.store.budget import default_budget
 from graphflow.store.measures import Measures
 
 T = TypeVar("T")
@@ -233,6 +234,7 @@ class Runner:
     def _announced(self) -> Iterator[None]:
         """While the run lasts, nothing that it uses is collected; afterwards the store is brought within its budget."""
         run = None
+        default_budget(self.store.folder)  # what is wrong with it is said before anything is computed
         with suppress(StoreError):  # a store that can't be written is reported when something is to be stored
             run = self.store.begin_run()
         try:

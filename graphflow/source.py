@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 
 from graphflow.codecs import digest_bytes
 
-Remember = Callable[[Path, Callable[[Path], str]], str]
+Remember = Callable[[Path, Callable[[Path], str], str], str]
 
 STANDARD = "graphflow.nodes"
 USER = "graphflow_user"  # files named with --nodes are modules of a package of this name, one sub-package a folder
@@ -42,7 +42,7 @@ _Name = tuple[str, str]  # a module and a name in it
 _known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def code_digest(thing: Any, remember: Remember = lambda path, compute: compute(path)) -> str:
+def code_digest(thing: Any, remember: Remember = lambda path, compute, what: compute(path)) -> str:
     """Digest of the source that decides what a kind computes; empty when there is no source file.
 
     It is computed once a process for each class: it describes the code that the process has loaded.
@@ -267,7 +267,7 @@ class _Package:
 
 
 def _pieces(path: str, remember: Remember) -> dict[str, _Piece]:
-    form, pieces = json.loads(remember(Path(path), read_pieces))
+    form, pieces = json.loads(remember(Path(path), read_pieces, "pieces"))
     if form != _FORMAT:  # remembered by another version of graphflow
         form, pieces = json.loads(read_pieces(Path(path)))
     return dict(pieces)

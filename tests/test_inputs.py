@@ -126,6 +126,21 @@ def test_an_overwritten_picture_is_seen(tmp_path: Path, store: Store) -> None:
     assert digests[0] != digests[1]
 
 
+def test_a_picture_that_changes_meanwhile_is_never_taken_for_the_one_that_was_bound(
+    tmp_path: Path, store: Store
+) -> None:
+    declared = spec("  text: {type: Text, default: x}\n  image: {type: Image}")
+    PIL.Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    bound = bind(declared.inputs, {"image": tmp_path / "a.png"}, store)["image"]
+    PIL.Image.new("RGB", (4, 4), "blue").save(tmp_path / "a.png")
+    with pytest.raises(MissingError, match=r"a\.png has changed since the run began"):
+        bound.load()
+    store.put(PIL.Image.new("RGB", (4, 4), "red"), "image", is_input=True)
+    assert bound.load().getpixel((0, 0)) == (255, 0, 0)
+    (tmp_path / "a.png").unlink()
+    assert bound.load().getpixel((0, 0)) == (255, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from harness import Harness, statuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphflow.errors import ContractError, InvalidError, NodeError
+from graphflow.codecs import CODECS
+from graphflow.errors import ContractError, InvalidError, NodeError, UsageError
 from graphflow.events import Logged, NodeFinished, NodeProgress, RunFinished
 from graphflow.node import Context, Node, Ports
-from graphflow.ports import Text
+from graphflow.ports import Text, Weights
 from graphflow.store import Store
 
 GRAPH = """
@@ -148,6 +150,71 @@ def test_a_full_disk_costs_the_cache_not_the_run(harness: Harness, monkeypatch: 
     assert list(harness.store.verify()) == []
     assert not list((harness.store.folder / "tmp").iterdir())
     assert harness.run()["text"] == done["text"]
+
+
+def test_what_a_full_disk_refused_is_stored_by_the_next_run(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Folder(Node, kind="sample.run_folder"):
+        """Writes a folder, after a note into its checkpoint."""
+
+        class In(Ports):
+            text: Text
+
+        class Out(Ports):
+            weights: Weights["vae"]
+
+        def run(self, x: In, ctx: Context) -> Out:
+            samples.RUNS["folder"] += 1
+            assert ctx.checkpoint is not None
+            (ctx.checkpoint / "note").write_text("half")
+            folder = ctx.folder()
+            (folder / "bin").write_bytes(b"x" * 200_000)
+            return self.Out(weights=folder)
+
+    text = GRAPH.partition("nodes:")[0] + (
+        "nodes:\n  f: {uses: sample.run_folder, in: {text: inputs.text}}\noutputs: {weights: f.weights}\n"
+    )
+    harness = Harness(store, text)
+
+    def full(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CODECS["folder"], "write", full)
+        done = harness.run()
+    assert (done["weights"] / "bin").stat().st_size == 200_000, "it can be read as long as the run can be asked"
+    assert list((store.folder / "checkpoints").iterdir())
+    del done
+    gc.collect()
+    assert not list((store.folder / "tmp").iterdir())
+    assert (harness.run()["weights"] / "bin").exists()
+    assert not list((store.folder / "checkpoints").iterdir())
+    harness.run()
+    assert not samples.RUNS
+
+
+def test_what_was_not_worth_storing_is_stored_when_it_becomes_an_output(store: Store) -> None:
+    graph = """graphflow: 1
+inputs: {text: {type: Text, default: hello}}
+nodes:
+  long: {uses: sample.long, in: {text: inputs.text}}
+  count: {uses: sample.count, in: {text: long.text}}
+outputs: {found: %s}
+"""
+    Harness(store, graph % "count.length").run()
+    harness = Harness(store, graph % "long.text")
+    harness.run()
+    assert samples.RUNS == {"long": 1}
+    harness.run()
+    assert not samples.RUNS
+
+
+def test_a_wrong_budget_is_said_before_anything_is_computed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHFLOW_STORE_BUDGET", "lots")
+    with pytest.raises(UsageError, match="GRAPHFLOW_STORE_BUDGET"):
+        harness.run()
+    assert not samples.RUNS
 
 
 def test_progress_counts_every_step(harness: Harness) -> None:

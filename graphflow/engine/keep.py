@@ -61,40 +61,57 @@ class Keeper:
         cls = job.node.cls
         check_out(job, out)
         prepared: dict[str, Prepared] = {}
+        stored: dict[str, Stored] = {}
+        whole = True
         try:
-            stored = {n: self._stage(job, port, out, seconds, prepared) for n, port in cls.outputs().items()}
-            entered = self._record(job, stored, seconds, prepared)
+            for name, port in cls.outputs().items():
+                try:
+                    stored[name] = self._stage(job, port, out, seconds, prepared)
+                except StoreError as error:
+                    self.warn_store(error)
+                    stored[name] = self.store.describe(getattr(out, name), _codec(port), port.is_list)
+                    whole = False
+            # What could not be written is not recorded: a later run computes it again, from its checkpoint.
+            entered = whole and self._record(job, stored, seconds, prepared)
         finally:
             for value in prepared.values():
                 value.discard()
         held = 0
-        for port, known in stored.items():
-            value = getattr(out, port)
-            in_store = entered and port in prepared
-            if in_store and known.codec in ("folder", "series"):
-                value = self.store.load(known)  # the node's own folder goes with the run
-            self.values.add(Place(job.node.name, port, job.index), value, known, in_store)
+        for name, known in stored.items():
+            value = getattr(out, name)
+            in_store = entered and name in prepared
+            if known.codec in ("folder", "series"):
+                if in_store:
+                    value = self.store.load(known)  # the node's own folder goes with the run
+                elif (job.node.name, name) in self.always:
+                    self.around.keep_scratch = True
+            self.values.add(Place(job.node.name, name, job.index), value, known, in_store)
             held += 0 if in_store else known.bytes
         return held
 
     def _stage(self, job: Job, port: Port, out: Any, seconds: float, prepared: dict[str, Prepared]) -> Stored:
-        """Check and digest an output, and write its files unless it is cheaper to compute it again."""
+        """Check and digest an output, and write its files unless it is cheaper to compute it again.
+
+        Raises:
+            StoreError: they can't be written.
+        """
         cls = job.node.cls
-        assert isinstance(port.type, PortType)
+        wanted = cls.cache == "always" or (job.node.name, port.name) in self.always
         earlier = job.placed.result.outputs.get(port.name) if job.placed.result is not None else None
-        if earlier is not None and not earlier.kept and cls.deterministic and _same_length(earlier, out, port):
+        if (
+            earlier is not None
+            and not earlier.kept
+            and cls.deterministic
+            and (cls.cache == "never" or not wanted)  # what is wanted now may have been only on the way before
+            and _same_length(earlier, out, port)
+        ):
             return earlier  # the digests are known: a data set of a thousand pictures need not be read for them
         items = checked(job.name, cls.kind, port, getattr(out, port.name))
         value = items if port.is_list else next(iter(items))
         if cls.cache == "never":
-            return self.store.describe(value, port.type.codec, port.is_list)
-        try:
-            found = self.store.prepare(value, port.type.codec, port.is_list)
-        except StoreError as error:
-            self.warn_store(error)
-            return self.store.describe(getattr(out, port.name), port.type.codec, port.is_list)
-        wanted = cls.cache == "always" or (job.node.name, port.name) in self.always
-        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds, port.type.codec):
+            return self.store.describe(value, _codec(port), port.is_list)
+        found = self.store.prepare(value, _codec(port), port.is_list)
+        if not wanted and not port.is_list and not worth_storing(found.stored.bytes, seconds, _codec(port)):
             found.discard()
             return replace(found.stored, kept=False)
         prepared[port.name] = found
@@ -121,6 +138,11 @@ class Keeper:
         if not self._store_warned:
             self._store_warned = True
             self.emit(Logged(node="", message=f"warning: {error}. The run goes on, but its results are not cached."))
+
+
+def _codec(port: Port) -> str:
+    assert isinstance(port.type, PortType)
+    return port.type.codec
 
 
 def _same_length(earlier: Stored, out: Any, port: Port) -> bool:

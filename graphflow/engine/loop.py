@@ -263,11 +263,10 @@ class Engine:
     def _take(self, device: str, worker: AnyWorker) -> None:
         """Keep what came of a piece of work."""
         stopped = self._keep_all()
-        for name, batch in worker.computer.halved.items():
+        for name, batch in dict(worker.computer.halved).items():  # the worker may be at the next piece of work
             self.workload.shrink(self.graph.nodes[name], batch)
-        if worker.computer.released:
-            self.workload.forget(device, worker.computer.released)
-            worker.computer.released.clear()
+        if released := [worker.computer.released.pop(0) for _ in list(worker.computer.released)]:
+            self.workload.forget(device, released)
         if stopped is not None:
             raise stopped
 

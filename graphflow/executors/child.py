@@ -24,7 +24,7 @@ class Child:
         hello: what it is told first.
         name: of the thread that listens.
         receive: called with each message, from that thread.
-        ended: called with the exit status, from that thread.
+        ended: called with how the process ended, in words, from that thread.
 
     Attributes:
         tell: sends a message.
@@ -32,7 +32,7 @@ class Child:
     """
 
     def __init__(
-        self, hello: Message, name: str, receive: Callable[[Message], None], ended: Callable[[int], None]
+        self, hello: Message, name: str, receive: Callable[[Message], None], ended: Callable[[str], None]
     ) -> None:  # fmt: skip
         path = [part or os.getcwd() for part in sys.path]  # what this process imports, that one finds
         apart: dict[str, Any] = {"process_group": 0}  # Ctrl-C in the terminal is for the run alone
@@ -62,19 +62,27 @@ class Child:
 
     def _listen(self) -> None:
         assert isinstance(self.process.stdout, io.BufferedReader)
+        trouble = ""
         with self.process.stdout as pipe:
-            for message in messages(pipe):
-                self._receive(message)
+            try:
+                for message in messages(pipe):
+                    self._receive(message)
+            except Exception as error:  # a run must not wait for what nobody listens to any more
+                trouble = f"said what was not understood: {type(error).__name__}: {error}"
+                self.process.kill()
         status = self.process.wait()
         self.over.set()
         self.tell.close()
-        self._ended(status)
+        self._ended(trouble or how_ended(status))
 
 
 def how_ended(status: int) -> str:
     """How a process ended, in words."""
     if status >= 0:
         return f"ended with exit status {status}"
-    name = signal.Signals(-status).name
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # a real-time signal has no name of its own
+        return f"was ended by signal {-status}"
     hint = "; the system does that when its memory is full" if name == "SIGKILL" else ""
     return f"was ended by signal {-status} ({name}{hint})"

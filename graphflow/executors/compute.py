@@ -114,10 +114,11 @@ class Computer:
     def left_over(self, wanted: Collection[str]) -> list[str]:
         """The models that an earlier run has left on the device; those that are not `wanted` go, if there is a budget.
 
-        Those that are wanted go, too, where they exceed the budget together.
+        Those that are wanted go, too, where they exceed the budget together, and those whose files have changed.
         """
         if self.pools is None or (self.device, self.around.dtype) not in self.pools:
             return []
+        self.pool.drop_changed()
         sizes = self.pool.resident
         kept, taken = [], 0
         for key, bytes_ in sizes.items():

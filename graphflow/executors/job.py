@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Surroundings:
         stopping: set when another node has failed and the run ends.
         on_preview: receives a node's name and intermediate latents.
         checkpoints: keys of instances that have asked for a checkpoint.
+        keep_scratch: an output of the graph lies in the run's folder alone: it stays as long as the run can be asked.
     """
 
     store: Store
@@ -68,6 +70,7 @@ class Surroundings:
     cancelled: threading.Event
     stopping: threading.Event = field(default_factory=threading.Event)
     checkpoints: set[str] = field(default_factory=set)
+    keep_scratch: bool = False
     _scratch: Path | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -83,7 +86,10 @@ class Surroundings:
         import shutil
 
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            if self.keep_scratch:
+                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+            else:
+                shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
 
 

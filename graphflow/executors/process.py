@@ -19,7 +19,7 @@ from pathlib import Path
 from graphflow import registry
 from graphflow.codecs import CODECS
 from graphflow.errors import Cancelled, NodeError
-from graphflow.executors.child import Child, how_ended
+from graphflow.executors.child import Child
 from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.parcel import keys_of, pack_job, pack_model, unpack_outcome
@@ -219,7 +219,7 @@ class ProcessWorker:
         shutil.rmtree(sent.folder, ignore_errors=True)  # what is mapped into memory stays there
         sent.answer(Done(sent.work, outcomes))
 
-    def _ended(self, status: int) -> None:
+    def _ended(self, how: str) -> None:
         """The process is gone: what it was at has failed, the rest goes to another one."""
         with self._lock:
             self._child = None
@@ -229,7 +229,7 @@ class ProcessWorker:
             at_fault = len(left) if self._broken is not None or self._closing else 0 if self._leaving else 1
             self._leaving = False
             for number, sent in left[:at_fault]:
-                self._lose(sent, {job.name: self._loss(job, status) for job in sent.work.jobs})
+                self._lose(sent, {job.name: self._loss(job, how) for job in sent.work.jobs})
                 del self._sent[number]
             for _, sent in left[at_fault:]:
                 self._hand_over(sent)
@@ -239,10 +239,10 @@ class ProcessWorker:
         shutil.rmtree(sent.folder, ignore_errors=True)
         sent.answer(Done(sent.work, [Outcome(job, error=errors[job.name]) for job in sent.work.jobs]))
 
-    def _loss(self, job: Job, status: int) -> BaseException:
+    def _loss(self, job: Job, how: str) -> BaseException:
         if self._closing:
             return Cancelled()
-        what = f"did not start: {self._broken}" if self._broken is not None else how_ended(status)
+        what = f"did not start: {self._broken}" if self._broken is not None else how
         return NodeError(job.name, job.node.cls.kind, f"the process of {self.device} {what}")
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from graphflow.codecs import digest_file, digest_files, digest_json
 from graphflow.errors import MissingError
-from graphflow.models.refs import ModelRef, loaders
+from graphflow.models.refs import COMMIT, ModelRef, loaders
 
 Remember = Callable[[Path, Callable[[Path], str]], str]
 
@@ -43,7 +44,10 @@ def _hub_snapshot(ref: ModelRef) -> Path | None:
     root = hub_cache() / f"models--{str(ref.hub).replace('/', '--')}"
     revision = ref.revision or "main"
     pointer = root / "refs" / revision
-    commit = pointer.read_text().strip() if pointer.is_file() else revision
+    commit = revision
+    with suppress(OSError, ValueError):
+        if COMMIT.fullmatch(found := pointer.read_text().strip()):
+            commit = found
     snapshot = root / "snapshots" / commit
     return snapshot if snapshot.is_dir() else None
 
@@ -73,6 +77,17 @@ def model_files(ref: ModelRef, folder: Path) -> list[Path]:
         if not paths:
             raise MissingError(f"{ref.role}: {folder} has no file {readable(pattern)}")
     return sorted({path for paths in found.values() for path in paths})
+
+
+def stamp(ref: ModelRef) -> Hashable:
+    """Changes when the model's files do: their names, sizes and times. None for a service, and where they are not."""
+    folder = local_folder(ref)
+    if folder is None:
+        return None
+    try:
+        return tuple((str(p), (s := p.stat()).st_size, s.st_mtime_ns) for p in model_files(ref, folder))
+    except (MissingError, OSError):
+        return None
 
 
 def absent_files(ref: ModelRef) -> list[str]:

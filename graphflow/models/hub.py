@@ -23,10 +23,9 @@ from urllib.parse import quote
 from graphflow.errors import GraphflowError, MissingError, shown
 from graphflow.models.files import endpoint, hub_cache, readable
 from graphflow.models.hub_errors import explained
-from graphflow.models.refs import ModelRef, loaders
+from graphflow.models.refs import COMMIT, ModelRef, loaders
 from graphflow.units import size as readable_size
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 WORKERS = 4
 ATTEMPTS = 3

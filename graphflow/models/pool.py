@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from graphflow.errors import MissingError
 from graphflow.events import Listener, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.machine import memory
 from graphflow.models import modules
-from graphflow.models.files import local_folder
+from graphflow.models.files import local_folder, stamp
 from graphflow.models.offload import offload
 from graphflow.models.refs import ModelRef, loaders
 from graphflow.models.sharing import Parts, sharing
@@ -36,10 +36,16 @@ _LOADING = Turns()
 
 @dataclass(eq=False)
 class _Loaded:
-    """A model that is here; `offloaded` when its weights come to the device layer by layer while it runs."""
+    """A model that is here.
+
+    Attributes:
+        stamp: of the files that it was read from, when reading began.
+        offloaded: its weights come to the device layer by layer while it runs.
+    """
 
     ref: ModelRef
     value: Any
+    stamp: Hashable
     roots: list[torch.nn.Module] = field(default_factory=list)
     on_device: bool = False
     offloaded: bool = False
@@ -120,6 +126,11 @@ class ModelPool:
                     freed += self._take_off(key, loaded, keep_on_host)
         return freed
 
+    def drop_changed(self) -> None:
+        """Drop models whose files have changed since they were read: keys of results name the files as they are."""
+        changed = [key for key, loaded in self._here().items() if stamp(loaded.ref) != loaded.stamp]
+        self.release(changed, keep_on_host=False)
+
     def offload(self, key: str) -> bool:
         """Let a model's weights come to the device layer by layer while it runs; see `graphflow.models.offload`.
 
@@ -198,9 +209,9 @@ class ModelPool:
         dtype = getattr(torch, chosen) if chosen else self.dtype
         self._announce(ref, weight_bytes(ref, str(dtype).removeprefix("torch.")), "host")
         with _LOADING.turn(urgent), sharing(self._parts):
-            began = time.perf_counter()
+            began, read = time.perf_counter(), stamp(ref)
             value = known.load(ref, folder, torch.device("cpu"), dtype)
-            loaded = _Loaded(ref, value, modules.roots_of(value), on_device=self._on_host)
+            loaded = _Loaded(ref, value, read, modules.roots_of(value), on_device=self._on_host)
             self._settle_on_host(loaded)
             seconds = time.perf_counter() - began
         bytes_ = modules.bytes_of(modules.tensors_of(loaded.parts.values()), torch.device("cpu"))

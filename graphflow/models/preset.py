@@ -21,6 +21,7 @@ SOURCES = ("hub", "path", "packaged", "endpoint")
 ENTRY_KEYS = ("loader", *SOURCES, "revision", "part", "dtype", "space", "options")
 DTYPES = ("float32", "bfloat16", "float16")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_REVISION = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")  # part of a file's name, so that it must not lead elsewhere
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,11 @@ class _Reader:
         if hub is not None and not _HUB_NAME.fullmatch(str(hub)):
             where, message = mark_of(entry, "hub", mark), f"{shown(hub)} is no repository name"
             self.problem(where, "GF123", message, "expected owner/name")
+        revision = entry.get("revision")
+        if revision is not None and not _REVISION.fullmatch(str(revision)):
+            where = mark_of(entry, "revision", mark)
+            hint = "expected a commit, a tag or a branch"
+            self.problem(where, "GF123", f"{shown(revision)} is no revision of a repository", hint)
         if entry.get("endpoint") and self.folder is None:
             where = mark_of(entry, "endpoint", mark)
             self.problem(where, "GF121", f"model '{name}' of a picture's graph can't call a service", "use --models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from graphflow.source import STANDARD
 
 if TYPE_CHECKING:
     import torch
+
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class ModelRef:
     def describe(self) -> str:
         """Where the model comes from, in a few words."""
         if self.hub:
-            name = f"{self.hub}@{(self.revision or 'main')[:12]}"
+            revision = self.revision or "main"
+            # Only a commit is known by its beginning: two tags, or branches, may begin alike.
+            name = f"{self.hub}@{revision[:12] if COMMIT.fullmatch(revision) else revision}"
         else:
             name = str(self.path or self.packaged or self.endpoint)
         return f"{name}/{self.part}" if self.part else name

@@ -8,6 +8,7 @@ the same value at that moment puts it after the removal, never before.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -82,10 +83,14 @@ class Collecting(Leftovers):
             StoreError: the index can't be written.
         """
         budget = default_budget(self.folder) if budget_bytes is None else budget_bytes
-        # What is pinned or in use can't go: don't try again before there is a tenth more.
-        if self.total_bytes() <= max(budget, 1.1 * self.meta("floor")):
+        if self.total_bytes() <= max(budget, 1.1 * self._floor()):
             return None
         return self.collect(int(LOW_WATER * budget))
+
+    def _floor(self) -> float:
+        """What is pinned or in use can't go: it is not tried again before there is a tenth more, or runs have ended."""
+        floor, in_use = self.meta("floor"), self.meta("floor_in_use")
+        return 0.0 if in_use and live_since(self.index.rows(RUNS)) == math.inf else floor
 
     def _sweep(self, dry_run: bool, done: Collected) -> None:
         """Remove what dead processes left."""
@@ -149,8 +154,9 @@ class Collecting(Leftovers):
         self.index.write("collecting", work)
         if budget is not None:
             left = self.total_bytes()
-            sql = "INSERT OR REPLACE INTO meta VALUES ('floor', ?)"
-            self.index.statement("collecting", sql, (left if left > budget else 0,))
+            in_use = live_since(self.index.rows(RUNS)) < math.inf
+            sql = "INSERT OR REPLACE INTO meta VALUES ('floor', ?), ('floor_in_use', ?)"
+            self.index.statement("collecting", sql, (left if left > budget else 0, int(in_use)))
 
 
 class _Removal:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from graphflow.store.base import GRAIN
 from graphflow.store.files import newest
-from graphflow.store.owners import lives, remove_owner
+from graphflow.store.owners import exists, remove_owner
 from graphflow.store.upkeep import SOUND, Upkeep
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Leftovers(Upkeep):
     def leftovers(self) -> Iterator[Path]:
         """Files in tmp/ of dead processes, checkpoints that nobody goes on with, and old damaged indexes."""
         now = time.time()
-        alive = {row[0] for row in self.index.rows(OWNERS) if lives(*row[1:])}
+        alive = {row[0] for row in self.index.rows(OWNERS) if exists(*row[1:])}
         cutoff = min(now - STRAY_AGE, live_since(self.index.rows(RUNS)))
         for path in (self.folder / "tmp").iterdir():
             owned = _OWNED.match(path.name)
@@ -81,13 +81,13 @@ class Leftovers(Upkeep):
 def forget_dead(db: sqlite3.Connection) -> None:
     """In a transaction: remove dead owners with their leases and runs."""
     for owner, *entry in db.execute(OWNERS).fetchall():
-        if not lives(*entry):
+        if not exists(*entry):
             remove_owner(db, owner)
 
 
 def live_since(runs: Sequence[Any]) -> float:
     """Since when live runs use things; infinite when there is none."""
-    return min((row[0] - GRAIN for row in runs if lives(*row[1:])), default=math.inf)
+    return min((row[0] - GRAIN for row in runs if exists(*row[1:])), default=math.inf)
 
 
 def batches(items: Sequence[T]) -> Iterator[list[T]]:

@@ -90,6 +90,16 @@ def lives(host: str, pid: int, start: str, beat: float) -> bool:
     return host != this_host() or _runs(pid, start)
 
 
+def exists(host: str, pid: int, start: str, beat: float) -> bool:
+    """Whether an owner's process is there: as `lives`, but one that this machine can see need not have beaten lately.
+
+    It may be stopped, or unable to write to a full disk. It loses its leases, but not its files.
+    """
+    return lives(host, pid, start, beat) or (
+        host == this_host() and bool(start) and os.name != "nt" and _runs(pid, start)
+    )
+
+
 def _runs(pid: int, start: str) -> bool:
     if os.name == "nt":
         return True  # os.kill would end the process; here only the beat tells

@@ -81,6 +81,7 @@ class Upkeep(Leases):
             UsageError: there is no pin of this name.
         """
         count = self.index.statement("unpinning", "DELETE FROM pins WHERE name = ?", (name,))
+        self.index.statement("unpinning", "DELETE FROM meta WHERE name = 'floor'", ())  # more may go now than before
         if not count:
             names = list(self.pins())
             hint = did_you_mean(name, names) or (f"there are: {', '.join(names)}" if names else "nothing is pinned")

@@ -7,6 +7,7 @@ no file is removed between its renaming and its row. Reading checks size and has
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -26,6 +27,9 @@ INLINE_BYTES = 32 * 1024
 # A long list is entered in parts, so that no transaction holds up other processes for long.
 QUERY = 500  # digests that one query asks for
 BATCH_BLOBS, BATCH_BYTES = 64, 64 * 2**20
+_PASSING = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR,
+}  # fmt: skip
 _ENTER = "INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _BLOB = "SELECT codec, size, hash, inline, used, input FROM blobs WHERE digest = ?"
 
@@ -173,10 +177,7 @@ class Values(Base):
             if blob.temporary is not None and not self._move(db, blob, folders):
                 continue
             row = (blob.digest, blob.codec, blob.size, blob.hash, now, blob.input, 0.0, blob.inline)
-            if (
-                not db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).rowcount
-                or blob.input
-            ):
+            if not db.execute(_ENTER, row).rowcount or blob.input:
                 _use(db, blob.digest, now, blob.input)
         for folder in folders:
             sync_folder(folder)
@@ -269,6 +270,8 @@ class Values(Base):
         except (ImportError, MemoryError, DamagedBlobError):
             raise
         except Exception as error:  # whatever a codec says about a file that it did not write
+            if _is_passing(error):
+                raise self.index.error(f"reading {self.path(digest, codec_name).name}", error) from error
             self._forget_blob(digest, row, str(error))
 
     def _read_file(self, digest: str, row: Any, peek: bool) -> Any:
@@ -302,6 +305,13 @@ class Values(Base):
         if row[3] is not None:
             return True
         return row[0] in CODECS and file_size(self.path(digest, row[0])) == row[1]
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether the system lacked something for a moment, such as file handles: that says nothing about the file."""
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return any(os.strerror(number) in str(error) for number in _PASSING)  # safetensors has errors of its own
 
 
 def _use(db: sqlite3.Connection, digest: str, now: float, is_input: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ def part_folder(ref: ModelRef, folder: Path | None) -> Path:
 def subfolder(ref: ModelRef, folder: Path | None, option: str, default: Path) -> Path:
     named = ref.options.get(option)
     found = default if named is None else Path(str(folder)) / str(named)
+    if named is not None and not Path(os.path.normpath(found)).is_relative_to(Path(os.path.normpath(str(folder)))):
+        raise MissingError(f"{option} of {ref.role} leaves its folder: {named}")
     if not found.is_dir():
         raise MissingError(f"{folder} has no sub-folder '{found.name}' ({option} of {ref.role})")
     return found

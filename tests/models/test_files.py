@@ -9,6 +9,8 @@ import pytest
 from graphflow.errors import MissingError
 from graphflow.models.files import fingerprint, local_folder, missing, model_files, require
 from graphflow.models.refs import ModelRef
+from graphflow.models.weights import model_key
+from graphflow.nodes.loaders.files import subfolder
 from graphflow.store import Store
 
 COMMIT = "0123456789012345678901234567890123456789"
@@ -35,6 +37,20 @@ def test_a_snapshot_is_found_by_commit_and_by_branch(hub: Path) -> None:
     assert local_folder(vae(hub="owner/name", part="vae")) == hub
     assert local_folder(vae(hub="owner/other", part="vae")) is None
     assert local_folder(vae(hub="owner/name", revision="f" * 40, part="vae")) is None
+
+
+def test_a_branch_names_a_commit_and_no_folder(hub: Path) -> None:
+    pointer = hub.parents[1] / "refs" / "main"
+    for text in ("../..", str(hub), "\N{SNOWMAN}"):
+        pointer.write_text(text)
+        assert local_folder(vae(hub="owner/name", part="vae")) is None
+    pointer.write_bytes(b"\xff\xfe")
+    assert local_folder(vae(hub="owner/name", part="vae")) is None
+
+
+def test_two_tags_that_begin_alike_are_two_models() -> None:
+    refs = [vae(hub="owner/name", revision=f"release-2024-0{n}") for n in (1, 2)]
+    assert len({model_key(ref) for ref in refs}) == 2
 
 
 def test_the_hubs_own_library_finds_the_same_cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +88,14 @@ def test_files_that_the_loader_does_not_read_do_not_count(hub: Path) -> None:
     before = model_files(vae(path=hub, part="vae"), hub)
     (hub / "README.md").write_text("changed")
     assert model_files(vae(path=hub, part="vae"), hub) == before
+
+
+def test_an_option_names_no_folder_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "model" / "tokenizer").mkdir(parents=True)
+    for named in ("tokenizer", "./tokenizer"):
+        ref = ModelRef("text_encoder", "x", "sd", options={"tokenizer": named})
+        assert subfolder(ref, tmp_path / "model", "tokenizer", tmp_path).is_dir()
+    for named in ("..", str(tmp_path), "tokenizer/../.."):
+        ref = ModelRef("text_encoder", "x", "sd", options={"tokenizer": named})
+        with pytest.raises(MissingError, match="leaves its folder"):
+            subfolder(ref, tmp_path / "model", "tokenizer", tmp_path)

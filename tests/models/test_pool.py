@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,20 @@ def test_a_model_is_loaded_once_and_announced(pool: Watched) -> None:
     assert isinstance(loaded, ModelLoaded)
     assert loading.bytes == loaded.bytes == weight_bytes(ref, "float32") == pool.resident_bytes
     assert (loaded.role, loaded.name, loaded.stage) == ("vae", ref.describe(), "host")
+
+
+def test_a_model_whose_files_change_is_read_again(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path)
+    ref = ModelRef("clip", "transformers.clip", "tiny", path=folder)
+    pool = Watched()
+    first = pool.get(ref)
+    pool.drop_changed()
+    assert pool.get(ref) is first
+    weights = folder / "model.safetensors"
+    status = weights.stat()
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    pool.drop_changed()
+    assert pool.get(ref) is not first
 
 
 def test_clip_and_its_image_tower_are_held_once(tmp_path: Path) -> None:

@@ -77,6 +77,18 @@ def test_a_model_stays_in_its_folder(text: str) -> None:
     assert "leaves its folder" in problems(f"vae: {{loader: diffusers.vae, {text}}}")
 
 
+@pytest.mark.parametrize("revision", ["/etc/passwd", "../../x", "a/../b", "a//b", ".x"])
+def test_a_revision_names_no_file(revision: str) -> None:
+    text = f"vae: {{loader: diffusers.vae, hub: a/b, revision: '{revision}'}}"
+    assert "is no revision" in problems(text, None)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "v1.0+cu", "0" * 40])
+def test_commits_tags_and_branches_are_revisions(revision: str) -> None:
+    preset = inline(f"vae: {{loader: diffusers.vae, hub: a/b, revision: '{revision}'}}", Path())
+    assert preset.models["vae"].revision == revision
+
+
 def test_only_a_preset_file_can_ask_for_a_key(graph_file: Callable[..., Path]) -> None:
     entry = "{loader: openai, endpoint: 'https://x/v1', options: {model: m, api_key_env: X_API_KEY}}"
     assert "a graph can't ask for a key" in problems(f"llm: {entry}")

@@ -12,7 +12,7 @@ from store_processes import finish, kill, running, start
 from store_workers import key_of, record
 
 from graphflow.errors import DamagedBlobError, UsageError
-from graphflow.store import Result, Store, Stored, budget, default_budget
+from graphflow.store import Result, Store, Stored, budget, default_budget, owners
 
 ROOM = 2**40
 
@@ -194,6 +194,44 @@ def test_a_store_within_its_budget_is_left_alone(store: Store, monkeypatch: pyte
     store.pin([r.key for r in results], "all")
     assert store.collect_if_over_budget(1) is not None
     assert store.collect_if_over_budget(1) is None  # nothing more can go: it does not try again each time
+
+
+def test_what_a_run_held_goes_when_the_run_has_ended(store: Store) -> None:
+    run = store.begin_run()
+    result = record(store, key_of(1), PIL.Image.effect_noise((64, 64), 90), "image")
+    room = store.total_bytes() - 1
+    done = store.collect_if_over_budget(room)
+    assert done is not None
+    assert store.has(stored(result))
+    assert store.collect_if_over_budget(room) is None
+    store.end_run(run)
+    age(store)
+    assert store.collect_if_over_budget(room) is not None
+    assert not store.has(stored(result))
+
+
+def test_what_a_pin_held_goes_when_the_pin_is_gone(store: Store) -> None:
+    result = picture(store, 1)
+    room = store.total_bytes() - 1
+    store.pin([result.key], "mine")
+    assert store.collect_if_over_budget(room) is not None
+    assert store.collect_if_over_budget(room) is None
+    store.unpin("mine")
+    assert store.collect_if_over_budget(room) is not None
+    assert not store.has(stored(result))
+
+
+def test_a_process_that_can_not_say_that_it_lives_keeps_its_files(store: Store) -> None:
+    store.begin_run()
+    scratch = store.scratch()
+    store.index.statement("test", "UPDATE owners SET beat = ?", (time.time() - 2 * owners.TTL,))
+    result = record(store, key_of(1), PIL.Image.new("L", (9, 9)), "image")
+    Store(store.folder).collect(0)
+    assert scratch.is_dir()
+    assert store.has(stored(result))
+    store.index.statement("test", "UPDATE owners SET started = 'another'")  # a later process with its number
+    Store(store.folder).collect(0)
+    assert not scratch.exists()
 
 
 def test_the_budget_of_the_user_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,31 @@ def test_a_full_disk_leaves_the_store_whole(store: Store, monkeypatch: pytest.Mo
     assert store.usage() == []
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't open x: Too many open files (24)")]
+)
+def test_a_system_that_lacks_something_for_a_moment_damages_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    stored = store.put(torch.zeros(100_000), "tensor")
+
+    def lacking(path: Path) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CODECS["tensor"], "read", lacking)
+        with pytest.raises(StoreError, match="Too many open files") as caught:
+            store.load(stored)
+    assert not isinstance(caught.value, DamagedBlobError)
+    assert store.load(stored).shape == (100_000,)
+
+
+def test_a_tensor_of_nothing_is_a_value(store: Store) -> None:
+    shapes = [(0, 4), (4, 0)]
+    values = [store.put(torch.zeros(shape), "tensor") for shape in shapes]
+    assert [tuple(store.load(value).shape) for value in values] == shapes
+
+
 def test_long_json_is_a_file(store: Store) -> None:
     stored = store.put("x" * 40_000, "json")
     assert store.path(stored.digest, "json").stat().st_size == 40_002 == stored.bytes
