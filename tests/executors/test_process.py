@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from graphflow.engine.settle import _message
 from graphflow.errors import Cancelled, ContractError, InvalidError, NodeError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, NodeFinished, NodeProgress
 from graphflow.executors import wire
+from graphflow.executors.child import Child, how_ended
 from graphflow.options import Options
 from graphflow.ports import PORT_TYPES, Port, PortType
 from graphflow.run import Run, Runner
@@ -372,3 +374,19 @@ def test_a_value_without_a_codec_is_an_error(tmp_path: Path) -> None:
     port = Port("x", PortType("Sound", "wave"))
     with pytest.raises(TypeError, match="no codec says how a value of wave is written"):
         wire.pack(object(), port, lambda suffix: tmp_path / "x")
+
+
+def test_how_a_process_ended_is_always_said() -> None:
+    assert "SIGKILL" in how_ended(-9)
+    assert how_ended(-40) == "was ended by signal 40"  # of those that have no name
+
+
+def test_a_process_that_says_what_nobody_understands_is_ended() -> None:
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def receive(message: object) -> None:
+        raise KeyError("nothing")
+
+    child = Child({"device": "nowhere"}, "test", receive, ended.put)
+    assert "said what was not understood: KeyError: 'nothing'" in ended.get(timeout=60)
+    child.end()
