@@ -104,6 +104,17 @@ def test_set_replaces_a_constant_or_an_edge() -> None:
         checked(nodes, settings={"b.times": "many"})
 
 
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "1" + "0" * 350])
+def test_a_number_that_is_not_finite_is_found_by_the_check(value: str) -> None:
+    tail = "\noutputs: {out: a.mean}\n"
+    (found,) = problems(f"  a: {{uses: sample.mean, in: {{values: [inputs.n]}}, with: {{scale: {value}}}}}", tail)
+    assert "GF108 'a.scale': input should be a finite number, found " in found
+    declared = f"inputs: {{x: {{type: float, default: {value}}}}}\n"
+    text = f"graphflow: 1\n{declared}nodes: {{a: {{uses: sample.mean, in: {{values: [inputs.x]}}}}}}{tail}"
+    with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(float\) is .*, which is not a finite"):
+        check(parse_spec(text, "g.yaml"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
