@@ -23,7 +23,7 @@ from graphflow.flatten import Flat, flatten
 from graphflow.graph import Graph, override, side_by_side
 from graphflow.models.preset import Preset, load_preset
 from graphflow.node import Node
-from graphflow.ports import CONVERSIONS, TEXT, ModelRole, Port, PortType
+from graphflow.ports import CONVERSIONS, EXTERNAL, TEXT, ModelRole, Port, PortType
 from graphflow.scope import Scope, ScopeNode
 from graphflow.spaces import SpaceConflict, unify
 from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref, load_subgraph, shipped_graphs, subgraph_place
@@ -143,10 +143,13 @@ class _Checker:
         return self.scope
 
     def default(self, declared: InputSpec) -> None:
-        if declared.has_default and declared.type.codec in ("json", "image"):
-            names = declared if declared.type.codec == "json" else replace(declared, type=TEXT)
+        plain = declared.type.codec == "json"
+        if declared.has_default and (plain or declared.type.codec in ("image", EXTERNAL)):
             try:
-                read_constant(declared.default, names)
+                read_constant(declared.default, declared if plain else replace(declared, type=TEXT))
+                # Whether the file is there is a matter of the plan: it may be given with -i.
+                if not plain and (stray := declared.strays()) is not None:
+                    raise ValueError(f"lies outside the graph's folder: {stray}")
             except ValueError as error:
                 message = f"the default of input '{declared.name}' ({declared.describe()}) {error}"
                 self.problem(declared.mark, "GF130", message)

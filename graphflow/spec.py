@@ -57,6 +57,18 @@ class InputSpec:
         """The type as graph files write it."""
         return f"list[{self.type.name}]" if self.is_list else self.type.name
 
+    def strays(self) -> str | None:
+        """The first file of the default that lies outside the graph's folder; None when there is none.
+
+        Raises:
+            ValueError: no file can have such a name.
+        """
+        if self.folder is None:
+            return None
+        root = self.folder.resolve()
+        paths = self.default if isinstance(self.default, list) else [self.default]
+        return next((p for p in paths if not (root / p).resolve().is_relative_to(root)), None)
+
 
 @dataclass(frozen=True)
 class NodeSpec:

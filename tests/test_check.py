@@ -116,6 +116,43 @@ def test_a_number_that_is_not_finite_is_found_by_the_check(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("declared", "edge", "says"),
+    [
+        (
+            "{type: int, default: 1000}",
+            "in: {text: inputs.t, times: inputs.n}",
+            "less than or equal to 100, found 1000",
+        ),
+        (
+            "{type: 'list[int]', default: [1, -2]}",
+            "in: {text: inputs.t}, map: {times: inputs.n}",
+            "equal to 0, found -2",
+        ),
+    ],
+)
+def test_a_default_that_a_parameter_refuses_is_found_by_the_check(declared: str, edge: str, says: str) -> None:
+    text = f"graphflow: 1\ninputs:\n  t: Text\n  n: {declared}\nnodes:\n  a: {{uses: sample.repeat, {edge}}}\n"
+    output = (
+        "outputs: {out: a.texts}"
+        if "map" not in edge
+        else "  b: {uses: sample.count, in: {text: inputs.t}}\noutputs: {out: b.length}"
+    )
+    with pytest.raises(InvalidError, match=f"g.yaml:4:3: GF108 'a.times': .*{says} from inputs.n"):
+        check(parse_spec(text + output, "g.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"), [("Image", "../b.png"), ("list[Image]", "[a.png, /b.png]"), ("Folder", "..")]
+)
+def test_a_default_file_outside_the_folder_is_found_by_the_check(tmp_path: Path, kind: str, default: str) -> None:
+    declared = f"graphflow: 1\ninputs: {{text: Text, x: {{type: '{kind}', default: {default}}}}}\nnodes:\n"
+    text = declared + GOOD + TAIL
+    with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(.*\) lies outside the graph's folder: "):
+        check(parse_spec(text, "g.yaml", tmp_path / "graphs"))
+    check(parse_spec(text, "a picture.png"))  # it may be given with -i
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("- 1", "a graph is a mapping, found a list"),

@@ -57,6 +57,15 @@ def test_a_sub_graph_runs_as_its_nodes(store: Store, folder: Path) -> None:
     assert statuses(harness.plan()) == ["cached"] * 4
 
 
+def test_a_constant_that_the_inside_refuses_stands_where_it_was_written(folder: Path) -> None:
+    found = problem(folder, OUTER.replace("times: 3", "times: 300"))
+    assert found == "g.yaml:5:72: GF108 'one/rep.times': input should be less than or equal to 100, found 300"
+    (folder / "parts" / "inner.yaml").write_text(INNER.replace("default: 2", "default: 200"))
+    found = problem(folder, OUTER)
+    assert "parts/inner.yaml:3:56: GF108 'two/rep.times': input should be less" in found
+    assert found.count("GF108") == 1, "a default that is not used does no harm"
+
+
 def test_constants_defaults_and_edges_reach_the_inside(folder: Path) -> None:
     graph = check(load_spec(folder / "outer.yaml"))
     assert graph.nodes["one/rep"].parameters == {"times": 3}
