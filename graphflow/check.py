@@ -56,7 +56,8 @@ def check(
     preset = None
     if models is not None:
         preset = _preset(models, Mark("--models"), models_folder or Path(), found.problems)
-    scope = _Checker(spec, preset, found, ()).check(own_preset=models is None)
+    lost = models is not None and preset is None
+    scope = _Checker(spec, preset, found, (), lost).check(own_preset=models is None)
     _stop_at(found.problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
@@ -108,14 +109,21 @@ class _Findings:
 
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
-    scopes: dict[tuple[str, int, str], Scope | None] = field(default_factory=dict)
+    scopes: dict[tuple[str, int, bool, str], Scope | None] = field(default_factory=dict)
 
 
 class _Checker:
-    """Checks one file; `stack` holds the places of the files that use it."""
+    """Checks one file.
 
-    def __init__(self, spec: GraphSpec, preset: Preset | None, found: _Findings, stack: tuple[str, ...]) -> None:
-        self.spec, self.found, self.stack = spec, found, (*stack, spec.place)
+    Args:
+        stack: the places of the files that use it.
+        lost: its preset is wrong, which is reported: what it lacks is not missed a second time.
+    """
+
+    def __init__(
+        self, spec: GraphSpec, preset: Preset | None, found: _Findings, stack: tuple[str, ...], lost: bool
+    ) -> None:  # fmt: skip
+        self.spec, self.found, self.stack, self.lost = spec, found, (*stack, spec.place), lost
         self.problems = found.problems
         self.scope = Scope(spec, preset)
         self.good = True
@@ -124,7 +132,8 @@ class _Checker:
         """Check the file; with `own_preset` its `models:` counts, otherwise that of the graph around it."""
         if own_preset and self.scope.preset is None and self.spec.models is not None:
             self.scope.preset = _preset(self.spec.models, self.spec.models_mark, self.spec.folder, self.problems)
-            self.good &= self.scope.preset is not None
+            self.lost = self.scope.preset is None
+            self.good &= not self.lost
         for node in self.spec.nodes.values():
             unit = self.unit(node)
             if unit is not None:
@@ -176,7 +185,7 @@ class _Checker:
         if len(self.stack) > MAX_NESTING:
             self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
             return None
-        same = (place, id(self.scope.preset), json.dumps(dict(node.inside), sort_keys=True, default=repr))
+        same = (place, id(self.scope.preset), self.lost, json.dumps(dict(node.inside), sort_keys=True, default=repr))
         if same not in self.found.scopes:
             self.found.scopes[same] = self.load(node)
         found = self.found.scopes[same]
@@ -195,8 +204,8 @@ class _Checker:
         except InvalidError as error:
             self.problems.extend(error.diagnostics)
             return None
-        checker = _Checker(spec, self.scope.preset, self.found, self.stack)
-        return checker.check(own_preset=self.scope.preset is None)
+        checker = _Checker(spec, self.scope.preset, self.found, self.stack, self.lost)
+        return checker.check(own_preset=self.scope.preset is None and not self.lost)
 
     def node(self, node: ScopeNode) -> None:
         spec = node.spec
@@ -324,7 +333,7 @@ class _Checker:
         assert port.role is not None
         spec, preset = node.spec, self.scope.preset
         if preset is None:
-            if self.good and not port.optional:
+            if self.good and not self.lost and not port.optional:
                 hint = "add 'models: pocket', or run with --models"
                 message = f"'{spec.name}.{port.name}' needs a {port.role}, but no preset is set"
                 self.problem(spec.mark, "GF121", message, hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,28 @@ def test_structure(text: str, says: str) -> None:
 def test_an_unknown_preset_or_role_names_the_nearest() -> None:
     with pytest.raises(InvalidError, match=r"GF120 there is no preset 'pokcet'\n  hint: did you mean pocket\?"):
         checked(GOOD, models="pokcet")
+
+
+NEEDS_A_MODEL = "  a: {uses: vae.encode, in: {image: inputs.picture}}\n"
+
+
+def test_a_wrong_preset_is_reported_once(graph_file: Callable[..., Path], tmp_path: Path) -> None:
+    tail = "\noutputs: {latents: a.latents}\n"
+    graph_file("graphflow-preset: 1\nmodels: {vae: {loader: diffusers.va, packaged: x}}", "mine.yaml")
+    graph_file(HEAD + NEEDS_A_MODEL + tail, "inner.yaml")
+    outer = "  a: {uses: inner.yaml, in: {picture: inputs.picture, text: inputs.text, n: inputs.n}}\n"
+    for nodes in (NEEDS_A_MODEL, outer):
+        spec = parse_spec(HEAD + nodes + tail, "g.yaml", tmp_path)
+        own = parse_spec(f"models: mine.yaml\n{HEAD}{nodes}{tail}", "g.yaml", tmp_path)
+        for code, call in (
+            ("GF120", partial(check, spec, "pockt")),
+            ("GF122", partial(check, spec, "mine.yaml", tmp_path)),
+            ("GF122", partial(check, own)),
+            ("GF121", partial(check, spec)),
+        ):
+            with pytest.raises(InvalidError) as caught:
+                call()
+            assert [d.code for d in caught.value.diagnostics] == [code]
 
 
 def test_the_file_is_read_with_its_folder(graph_file: Callable[[str], Path]) -> None:
