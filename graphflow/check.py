@@ -172,7 +172,7 @@ class _Checker:
             return self.subgraph(node, place)
         known = [*registry.all_kinds(), *shipped_graphs()]
         broken = "; ".join(f"the pack {name} is broken: {reason}" for name, reason in registry.broken_packs.items())
-        hint = did_you_mean(node.uses, known) or broken or "`graphflow nodes` lists all kinds"
+        hint = did_you_mean(node.uses, known) or broken or registry.NO_KIND
         self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind {shown(node.uses)}", hint)
         return None
 

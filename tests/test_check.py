@@ -32,6 +32,7 @@ def problems(nodes: str, tail: str = TAIL) -> list[str]:
     ("nodes", "code", "place", "says"),
     [
         ("  a: {uses: sample.shot, in: {text: inputs.text}}", "GF101", "7:13", "did you mean sample.shout?"),
+        ("  a: {uses: my.quirk, in: {text: inputs.text}}", "GF101", "7:13", "is named with --nodes"),
         ("  a: {uses: sample.shout, in: {txt: inputs.text}}", "GF104", "7:32", "did you mean text?"),
         ("  a: {uses: sample.shout, in: {text: inputs.text}, with: {marc: x}}", "GF107", "7:65", "did you mean mark?"),
         ("  a: {uses: sample.shout, in: {text: inputs.texts}}", "GF113", "7:38", "did you mean inputs.text?"),

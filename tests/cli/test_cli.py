@@ -17,6 +17,7 @@ import pytest
 import samples
 
 from graphflow.cli import run as graphflow
+from graphflow.version import __version__
 
 GRAPH = """graphflow: 1
 title: a test
@@ -185,6 +186,19 @@ def test_ctrl_c_before_anything_has_begun_is_quiet(
     monkeypatch.setattr("graphflow.cli._command", interrupted)
     assert graphflow(["graphs"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_version_is_that_of_the_distribution(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphflow.devices.package_version", {"graphflow-diffusion": "1.2.3"}.get)
+    assert graphflow(["--version"]) == 0
+    assert capsys.readouterr().out == "graphflow 1.2.3\n"
+    monkeypatch.setattr("graphflow.devices.package_version", lambda name: None)
+    assert graphflow(["--version"]) == 0
+    assert capsys.readouterr().out == f"graphflow {__version__}\n"
+    assert graphflow(["--help"]) == 0
+    assert "Node graphs for diffusion image editing" in capsys.readouterr().out
 
 
 def test_an_unwritable_store_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
