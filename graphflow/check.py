@@ -38,6 +38,7 @@ def check(
     models: str | None = None,
     models_folder: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    marks: Mapping[str, Mark] | None = None,
 ) -> Graph:
     """Check a graph completely, with all its sub-graphs.
 
@@ -45,6 +46,7 @@ def check(
         spec: the graph file.
         models: preset that replaces the graph's own (``--models``); a relative path begins at `models_folder`.
         settings: ``--set`` values, by ``node.parameter``.
+        marks: where the user has typed those that another option than ``--set`` gives.
 
     Raises:
         InvalidError: with all diagnostics, sorted by place.
@@ -52,7 +54,7 @@ def check(
     """
     settings = dict(settings or {})
     found = _Findings()
-    spec = override(spec, settings)
+    spec = override(spec, settings, marks)
     preset = None
     if models is not None:
         preset = _preset(models, Mark("--models"), models_folder or Path(), found.problems)
@@ -185,7 +187,12 @@ class _Checker:
         if len(self.stack) > MAX_NESTING:
             self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
             return None
-        same = (place, id(self.scope.preset), self.lost, json.dumps(dict(node.inside), sort_keys=True, default=repr))
+        same = (
+            place,
+            id(self.scope.preset),
+            self.lost,
+            json.dumps([dict(node.inside), dict(node.inside_marks)], sort_keys=True, default=repr),
+        )
         if same not in self.found.scopes:
             self.found.scopes[same] = self.load(node)
         found = self.found.scopes[same]
@@ -200,7 +207,7 @@ class _Checker:
 
     def load(self, node: NodeSpec) -> Scope | None:
         try:
-            spec = override(load_subgraph(self.spec, node.uses, node.uses_mark), node.inside)
+            spec = override(load_subgraph(self.spec, node.uses, node.uses_mark), node.inside, node.inside_marks)
         except InvalidError as error:
             self.problems.extend(error.diagnostics)
             return None

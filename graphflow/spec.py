@@ -78,6 +78,7 @@ class NodeSpec:
         inputs: the edges under `in:` and `map:`, by port or parameter.
         mapped: the names under `map:`: the node runs once for each element of what these edges bring.
         inside: ``--set`` values for the nodes of a sub-graph, by ``node.parameter``.
+        inside_marks: where the user has typed them.
     """
 
     name: str
@@ -90,6 +91,7 @@ class NodeSpec:
     input_marks: Mapping[str, Mark]
     mapped: frozenset[str] = frozenset()
     inside: Mapping[str, Any] = field(default_factory=dict)
+    inside_marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def node_of(
     """A node that stands for what a bench file names, fed by `inputs`; `mapped` are those that it runs along."""
     marks = {port: use.input_marks.get(port, mark) for port in inputs}
     return NodeSpec(
-        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside
+        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside,
+        use.inside_marks,
     )  # fmt: skip
 
 
