@@ -23,7 +23,7 @@ from graphflow.flatten import Flat, flatten
 from graphflow.graph import Graph, override, side_by_side
 from graphflow.models.preset import Preset, load_preset
 from graphflow.node import Node
-from graphflow.ports import CONVERSIONS, TEXT, ModelRole, Port, PortType
+from graphflow.ports import CONVERSIONS, EXTERNAL, TEXT, ModelRole, Port, PortType
 from graphflow.scope import Scope, ScopeNode
 from graphflow.spaces import SpaceConflict, unify
 from graphflow.spec import Edge, GraphSpec, InputSpec, NodeSpec, Ref, load_subgraph, shipped_graphs, subgraph_place
@@ -38,6 +38,7 @@ def check(
     models: str | None = None,
     models_folder: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    marks: Mapping[str, Mark] | None = None,
 ) -> Graph:
     """Check a graph completely, with all its sub-graphs.
 
@@ -45,6 +46,7 @@ def check(
         spec: the graph file.
         models: preset that replaces the graph's own (``--models``); a relative path begins at `models_folder`.
         settings: ``--set`` values, by ``node.parameter``.
+        marks: where the user has typed those that another option than ``--set`` gives.
 
     Raises:
         InvalidError: with all diagnostics, sorted by place.
@@ -52,11 +54,12 @@ def check(
     """
     settings = dict(settings or {})
     found = _Findings()
-    spec = override(spec, settings)
+    spec = override(spec, settings, marks)
     preset = None
     if models is not None:
         preset = _preset(models, Mark("--models"), models_folder or Path(), found.problems)
-    scope = _Checker(spec, preset, found, ()).check(own_preset=models is None)
+    lost = models is not None and preset is None
+    scope = _Checker(spec, preset, found, (), lost).check(own_preset=models is None)
     _stop_at(found.problems)
     flat = flatten(scope)
     _stop_at(flat.problems)
@@ -108,14 +111,21 @@ class _Findings:
 
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
-    scopes: dict[tuple[str, int, str], Scope | None] = field(default_factory=dict)
+    scopes: dict[tuple[str, int, bool, str], Scope | None] = field(default_factory=dict)
 
 
 class _Checker:
-    """Checks one file; `stack` holds the places of the files that use it."""
+    """Checks one file.
 
-    def __init__(self, spec: GraphSpec, preset: Preset | None, found: _Findings, stack: tuple[str, ...]) -> None:
-        self.spec, self.found, self.stack = spec, found, (*stack, spec.place)
+    Args:
+        stack: the places of the files that use it.
+        lost: its preset is wrong, which is reported: what it lacks is not missed a second time.
+    """
+
+    def __init__(
+        self, spec: GraphSpec, preset: Preset | None, found: _Findings, stack: tuple[str, ...], lost: bool
+    ) -> None:  # fmt: skip
+        self.spec, self.found, self.stack, self.lost = spec, found, (*stack, spec.place), lost
         self.problems = found.problems
         self.scope = Scope(spec, preset)
         self.good = True
@@ -124,7 +134,8 @@ class _Checker:
         """Check the file; with `own_preset` its `models:` counts, otherwise that of the graph around it."""
         if own_preset and self.scope.preset is None and self.spec.models is not None:
             self.scope.preset = _preset(self.spec.models, self.spec.models_mark, self.spec.folder, self.problems)
-            self.good &= self.scope.preset is not None
+            self.lost = self.scope.preset is None
+            self.good &= not self.lost
         for node in self.spec.nodes.values():
             unit = self.unit(node)
             if unit is not None:
@@ -143,10 +154,13 @@ class _Checker:
         return self.scope
 
     def default(self, declared: InputSpec) -> None:
-        if declared.has_default and declared.type.codec in ("json", "image"):
-            names = declared if declared.type.codec == "json" else replace(declared, type=TEXT)
+        plain = declared.type.codec == "json"
+        if declared.has_default and (plain or declared.type.codec in ("image", EXTERNAL)):
             try:
-                read_constant(declared.default, names)
+                read_constant(declared.default, declared if plain else replace(declared, type=TEXT))
+                # Whether the file is there is a matter of the plan: it may be given with -i.
+                if not plain and (stray := declared.strays()) is not None:
+                    raise ValueError(f"lies outside the graph's folder: {stray}")
             except ValueError as error:
                 message = f"the default of input '{declared.name}' ({declared.describe()}) {error}"
                 self.problem(declared.mark, "GF130", message)
@@ -160,7 +174,7 @@ class _Checker:
             return self.subgraph(node, place)
         known = [*registry.all_kinds(), *shipped_graphs()]
         broken = "; ".join(f"the pack {name} is broken: {reason}" for name, reason in registry.broken_packs.items())
-        hint = did_you_mean(node.uses, known) or broken or "`graphflow nodes` lists all kinds"
+        hint = did_you_mean(node.uses, known) or broken or registry.NO_KIND
         self.problem(node.uses_mark, "GF101", f"node '{node.name}': there is no kind {shown(node.uses)}", hint)
         return None
 
@@ -173,7 +187,12 @@ class _Checker:
         if len(self.stack) > MAX_NESTING:
             self.problem(node.uses_mark, "GF117", f"graphs are nested more than {MAX_NESTING} deep")
             return None
-        same = (place, id(self.scope.preset), json.dumps(dict(node.inside), sort_keys=True, default=repr))
+        same = (
+            place,
+            id(self.scope.preset),
+            self.lost,
+            json.dumps([dict(node.inside), dict(node.inside_marks)], sort_keys=True, default=repr),
+        )
         if same not in self.found.scopes:
             self.found.scopes[same] = self.load(node)
         found = self.found.scopes[same]
@@ -188,12 +207,12 @@ class _Checker:
 
     def load(self, node: NodeSpec) -> Scope | None:
         try:
-            spec = override(load_subgraph(self.spec, node.uses, node.uses_mark), node.inside)
+            spec = override(load_subgraph(self.spec, node.uses, node.uses_mark), node.inside, node.inside_marks)
         except InvalidError as error:
             self.problems.extend(error.diagnostics)
             return None
-        checker = _Checker(spec, self.scope.preset, self.found, self.stack)
-        return checker.check(own_preset=self.scope.preset is None)
+        checker = _Checker(spec, self.scope.preset, self.found, self.stack, self.lost)
+        return checker.check(own_preset=self.scope.preset is None and not self.lost)
 
     def node(self, node: ScopeNode) -> None:
         spec = node.spec
@@ -321,7 +340,7 @@ class _Checker:
         assert port.role is not None
         spec, preset = node.spec, self.scope.preset
         if preset is None:
-            if self.good and not port.optional:
+            if self.good and not self.lost and not port.optional:
                 hint = "add 'models: pocket', or run with --models"
                 message = f"'{spec.name}.{port.name}' needs a {port.role}, but no preset is set"
                 self.problem(spec.mark, "GF121", message, hint)

@@ -83,7 +83,8 @@ class JsonCodec:
         try:
             canonical_json(value)
         except (TypeError, ValueError) as error:
-            return f"it is not JSON: {error}"
+            # The encoder's own words for this are about its compliance.
+            return "it holds NaN or infinity" if "Out of range float" in str(error) else f"it is not JSON: {error}"
         return None
 
     def digest(self, value: Any) -> str:

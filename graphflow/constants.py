@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from graphflow.codecs import CODECS
 from graphflow.errors import shown
+from graphflow.ports import plain_problem
 from graphflow.spec import InputSpec
 from graphflow.yamlfile import read_text, scalar
 
@@ -44,7 +46,12 @@ def _item(value: Any, declared: InputSpec, typed: bool) -> Any:
     if name in _PYTHON:
         if not isinstance(found, _PYTHON[name]) or (isinstance(found, bool) and name != "bool"):
             raise ValueError(f"is {shown(value)}, expected {name}")
-        return float(str(found)) if name == "float" else found
-    if problem := CODECS[declared.type.codec].check(found):
+        if name != "float":
+            return found
+        number = float(str(found))
+        if not math.isfinite(number):
+            raise ValueError(f"is {shown(value)}, which is not a finite number")
+        return number
+    if problem := CODECS[declared.type.codec].check(found) or plain_problem(declared.type, found):
         raise ValueError(f"can't be used: {problem}")
     return found

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from graphflow.errors import Diagnostic, Mark
+from pydantic import ValidationError
+
+from graphflow.errors import Diagnostic, Mark, shown
 from graphflow.graph import Axis, GraphNode
+from graphflow.node import Node
 from graphflow.scope import Scope, ScopeNode
 from graphflow.spec import Edge, InputSpec, Ref
 
@@ -116,6 +119,8 @@ class _Level:
             found = self.fed_port(node, port)
             if found is None:
                 continue
+            if port in node.unit.model_fields:
+                self.check_default(node, node.unit, port, found)
             constant = self.constant(found) if port in node.unit.model_fields and found.each is None else None
             if constant is not None:
                 parameters[port] = constant.default
@@ -127,6 +132,22 @@ class _Level:
         self.flat.nodes[name] = GraphNode(
             name, node.unit, node.spec, parameters, edges, node.models, self.axes_of(node), each
         )  # fmt: skip
+
+    def check_default(self, node: ScopeNode, cls: type[Node], parameter: str, found: Fed) -> None:
+        """A constant or default that an edge brings to a parameter must be one that the parameter takes."""
+        ref = found.edge
+        if not isinstance(ref, Ref) or ref.node != "inputs":
+            return
+        hidden = self.flat.hidden.get(ref.port)
+        declared = hidden or self.top.scope.spec.inputs[ref.port]
+        if not declared.has_default:
+            return
+        source = "" if hidden else f" from {ref}"
+        name = f"{self.prefix}{node.spec.name}.{parameter}"
+        for value in declared.default if found.each is not None else [declared.default]:
+            message = _refused(cls, {**node.constants, parameter: value}, parameter)
+            if message is not None:
+                self.problem(ref.mark, f"'{name}': {message}, found {shown(value)}{source}", "GF108")
 
     def constant(self, found: Fed) -> InputSpec | None:
         ref = found.edge
@@ -167,8 +188,22 @@ class _Level:
         """Whether a node of this level, or of one inside it, makes what an edge brings; else an input is passed on."""
         return isinstance(edge, Ref) and edge.node.startswith(self.prefix)
 
-    def problem(self, mark: Mark, message: str) -> None:
-        self.flat.problems.append(Diagnostic(mark, "GF118", message))
+    @property
+    def top(self) -> _Level:
+        """The level of the whole graph."""
+        return self if self.outer is None else self.outer.top
+
+    def problem(self, mark: Mark, message: str, code: str = "GF118") -> None:
+        self.flat.problems.append(Diagnostic(mark, code, message))
+
+
+def _refused(cls: type[Node], parameters: dict[str, Any], name: str) -> str | None:
+    """Why a kind does not take the value of a parameter; as in a run, and not as strict as a graph file."""
+    try:
+        cls(**parameters)
+    except ValidationError as error:
+        return next((str(e["msg"]).lower() for e in error.errors() if e["loc"] and e["loc"][0] == name), None)
+    return None
 
 
 def _at(edge: Edge, mark: Mark) -> Edge:

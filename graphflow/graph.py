@@ -316,10 +316,15 @@ def _refs(edge: Edge) -> tuple[Ref, ...]:
     return edge if isinstance(edge, tuple) else (edge,)
 
 
-def override(spec: GraphSpec, settings: Mapping[str, Any]) -> GraphSpec:
+def override(spec: GraphSpec, settings: Mapping[str, Any], marks: Mapping[str, Mark] | None = None) -> GraphSpec:
     """The same graph with ``--set node.parameter=value`` applied; a constant replaces an edge to that parameter.
 
     ``--set b/encode.seed=1`` is left to the sub-graph `b`.
+
+    Args:
+        spec: the graph.
+        settings: the values, by ``node.parameter``.
+        marks: where the user has typed them, if that is not after ``--set``.
 
     Raises:
         UsageError: a setting names no node of the graph.
@@ -328,17 +333,21 @@ def override(spec: GraphSpec, settings: Mapping[str, Any]) -> GraphSpec:
     for target, value in settings.items():
         path, _, parameter = target.rpartition(".")
         name, _, inner = path.partition("/")
+        mark = (marks or {}).get(target) or Mark(f"--set {target}")
         if name not in nodes or not parameter:
             hint = did_you_mean(name, nodes)
+            where = mark.file if mark.file.startswith("--") else str(mark)
             raise UsageError(
-                f"--set {target}: expected node.parameter=value; the nodes are {', '.join(nodes)}"
+                f"{where}: expected node.parameter=value; the nodes are {', '.join(nodes)}"
                 + (f"; {hint}" if hint else "")
             )
         node = nodes[name]
         if inner:
-            nodes[name] = replace(node, inside={**node.inside, f"{inner}.{parameter}": value})
+            inside = f"{inner}.{parameter}"
+            nodes[name] = replace(
+                node, inside={**node.inside, inside: value}, inside_marks={**node.inside_marks, inside: mark}
+            )
             continue
-        mark = Mark(f"--set {target}")
         nodes[name] = replace(
             node,
             parameters={**node.parameters, parameter: value},

@@ -110,14 +110,12 @@ class _Binder:
             return self.bind(value, folder or Path())
         if folder is None:
             raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
-        paths = value if isinstance(value, list) else [value]
-        root = folder.resolve()
-        for path in paths:
+        for path in value if isinstance(value, list) else [value]:
             if not isinstance(path, str):
                 raise ValueError(f"has the default {path!r}, expected a file name")
-            if not (root / path).resolve().is_relative_to(root):
-                raise ValueError(f"has a default outside the graph's folder: {path}")
-        return self.bind(value, root)
+        if (stray := self.spec.strays()) is not None:
+            raise ValueError(f"has a default outside the graph's folder: {stray}")
+        return self.bind(value, folder.resolve())
 
     def bind(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, Stored):

@@ -112,7 +112,10 @@ class Context:
 class Node(BaseModel):
     """Base of every node; see the module's docstring for the contract."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    # No infinity: a parameter belongs to a key, and keys are made of JSON.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     kind: ClassVar[str] = ""
     version: ClassVar[int] = 1

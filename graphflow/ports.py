@@ -122,6 +122,45 @@ BOOL = PortType("bool", "json", "true or false")
 _PLAIN: dict[Any, PortType] = {int: INT, float: FLOAT, bool: BOOL, str: TEXT}
 
 
+# What a plain value of a type is in Python, and in words. True and False are numbers to Python alone.
+_IN_PYTHON: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "Text": (str, "text"), "int": (int, "int"), "float": ((int, float), "float"), "bool": (bool, "bool"),
+    "Scores": (dict, "named numbers"), "Table": ((list, tuple), "rows of named values"),
+}  # fmt: skip
+
+
+def plain_problem(type_: PortType, value: Any) -> str | None:
+    """What is wrong with a plain value of this type, in a few words; None when nothing is, or the type is not plain.
+
+    Every computed value passes here, so that it stays cheap: JSON's encoder has looked at what stands inside.
+    """
+    known = _IN_PYTHON.get(type_.name)
+    if known is None:
+        return None
+    expected, words = known
+    if not isinstance(value, expected) or (isinstance(value, bool) and type_.name != "bool"):
+        return f"it is {type(value).__name__}, expected {words}"
+    if type_.name == "Scores":
+        return _score_problem(value)
+    return _row_problem(value) if type_.name == "Table" else None
+
+
+def _score_problem(scores: Any) -> str | None:
+    for name, number in scores.items():
+        if not isinstance(name, str):
+            return f"a score is called {name!r}, expected text"
+        if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
+            return f"its '{name}' is {type(number).__name__}, expected a number or None"
+    return None
+
+
+def _row_problem(rows: Any) -> str | None:
+    for position, row in enumerate(rows):
+        if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
+            return f"row {position} is no mapping of names to values"
+    return None
+
+
 class Model:
     """`Model["vae"]`: a loaded model of that role; a node never names a checkpoint."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from graphflow.node import Node
 
 PACKS = "graphflow.nodes"  # the entry-point group
+NO_KIND = "`graphflow nodes` lists all kinds; a file with nodes of your own is named with --nodes"  # no kind is near
 _KINDS: dict[str, type[Node]] = {}
 _imported: set[str] = set()
 _stamps: dict[str, dict[str, tuple[int, int]]] = {}
@@ -101,10 +102,12 @@ def load_file(path: Path) -> None:
         del sys.modules[module]
     try:
         with _whole(path.name, lambda module: module == name), _no_bytecode():
+            before = set(_KINDS)
             importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise UsageError(f"--nodes: {_failure(path, error)}") from error
     _stamps[name] = _stamp(package)
+    _warn_of_nothing(path, name, bool(_KINDS.keys() - before))
 
 
 def loaded_files() -> list[Path]:
@@ -171,6 +174,22 @@ def _warn_of_torch(pack: str, classes: list[type[Node]]) -> None:
     file, line = next(found, (files[0] if files else pack, 1))
     message = f"loading '{pack}' imports torch, so every plan and check waits for it; import it inside run"
     warnings.warn_explicit(message, UserWarning, _short(file), line)
+
+
+def _warn_of_nothing(path: Path, module: str, has_kinds: bool) -> None:
+    """Warn of nodes that no graph can name. A base of nodes has no kind either, and a file may bring loaders alone."""
+    from graphflow.models.refs import loaders
+    from graphflow.node import Node
+
+    classes = [thing for thing in vars(sys.modules[module]).values() if isinstance(thing, type)]
+    nodes = [cls for cls in classes if issubclass(cls, Node) and cls.__module__ == module]
+    nameless = [cls for cls in nodes if "kind" not in vars(cls) and not cls.__subclasses__()]
+    useful = has_kinds or any(loader.load.__module__ == module for loader in loaders().values())
+    parts = [] if useful else [f"{path.name} defines no kind"]
+    parts += [f"class {cls.__name__} has no kind=" for cls in nameless]
+    if parts:
+        line = inspect.findsource(nameless[0])[1] + 1 if nameless else 1
+        warnings.warn_explicit("; ".join(parts), UserWarning, _short(str(path)), line)
 
 
 def _imports_torch(text: str) -> bool:

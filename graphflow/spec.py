@@ -57,6 +57,18 @@ class InputSpec:
         """The type as graph files write it."""
         return f"list[{self.type.name}]" if self.is_list else self.type.name
 
+    def strays(self) -> str | None:
+        """The first file of the default that lies outside the graph's folder; None when there is none.
+
+        Raises:
+            ValueError: no file can have such a name.
+        """
+        if self.folder is None:
+            return None
+        root = self.folder.resolve()
+        paths = self.default if isinstance(self.default, list) else [self.default]
+        return next((p for p in paths if not (root / p).resolve().is_relative_to(root)), None)
+
 
 @dataclass(frozen=True)
 class NodeSpec:
@@ -66,6 +78,7 @@ class NodeSpec:
         inputs: the edges under `in:` and `map:`, by port or parameter.
         mapped: the names under `map:`: the node runs once for each element of what these edges bring.
         inside: ``--set`` values for the nodes of a sub-graph, by ``node.parameter``.
+        inside_marks: where the user has typed them.
     """
 
     name: str
@@ -78,6 +91,7 @@ class NodeSpec:
     input_marks: Mapping[str, Mark]
     mapped: frozenset[str] = frozenset()
     inside: Mapping[str, Any] = field(default_factory=dict)
+    inside_marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def problems(nodes: str, tail: str = TAIL) -> list[str]:
     ("nodes", "code", "place", "says"),
     [
         ("  a: {uses: sample.shot, in: {text: inputs.text}}", "GF101", "7:13", "did you mean sample.shout?"),
+        ("  a: {uses: my.quirk, in: {text: inputs.text}}", "GF101", "7:13", "is named with --nodes"),
         ("  a: {uses: sample.shout, in: {txt: inputs.text}}", "GF104", "7:32", "did you mean text?"),
         ("  a: {uses: sample.shout, in: {text: inputs.text}, with: {marc: x}}", "GF107", "7:65", "did you mean mark?"),
         ("  a: {uses: sample.shout, in: {text: inputs.texts}}", "GF113", "7:38", "did you mean inputs.text?"),
@@ -104,6 +106,54 @@ def test_set_replaces_a_constant_or_an_edge() -> None:
         checked(nodes, settings={"b.times": "many"})
 
 
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "1" + "0" * 350])
+def test_a_number_that_is_not_finite_is_found_by_the_check(value: str) -> None:
+    tail = "\noutputs: {out: a.mean}\n"
+    (found,) = problems(f"  a: {{uses: sample.mean, in: {{values: [inputs.n]}}, with: {{scale: {value}}}}}", tail)
+    assert "GF108 'a.scale': input should be a finite number, found " in found
+    declared = f"inputs: {{x: {{type: float, default: {value}}}}}\n"
+    text = f"graphflow: 1\n{declared}nodes: {{a: {{uses: sample.mean, in: {{values: [inputs.x]}}}}}}{tail}"
+    with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(float\) is .*, which is not a finite"):
+        check(parse_spec(text, "g.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("declared", "edge", "says"),
+    [
+        (
+            "{type: int, default: 1000}",
+            "in: {text: inputs.t, times: inputs.n}",
+            "less than or equal to 100, found 1000",
+        ),
+        (
+            "{type: 'list[int]', default: [1, -2]}",
+            "in: {text: inputs.t}, map: {times: inputs.n}",
+            "equal to 0, found -2",
+        ),
+    ],
+)
+def test_a_default_that_a_parameter_refuses_is_found_by_the_check(declared: str, edge: str, says: str) -> None:
+    text = f"graphflow: 1\ninputs:\n  t: Text\n  n: {declared}\nnodes:\n  a: {{uses: sample.repeat, {edge}}}\n"
+    output = (
+        "outputs: {out: a.texts}"
+        if "map" not in edge
+        else "  b: {uses: sample.count, in: {text: inputs.t}}\noutputs: {out: b.length}"
+    )
+    with pytest.raises(InvalidError, match=f"g.yaml:4:3: GF108 'a.times': .*{says} from inputs.n"):
+        check(parse_spec(text + output, "g.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"), [("Image", "../b.png"), ("list[Image]", "[a.png, /b.png]"), ("Folder", "..")]
+)
+def test_a_default_file_outside_the_folder_is_found_by_the_check(tmp_path: Path, kind: str, default: str) -> None:
+    declared = f"graphflow: 1\ninputs: {{text: Text, x: {{type: '{kind}', default: {default}}}}}\nnodes:\n"
+    text = declared + GOOD + TAIL
+    with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(.*\) lies outside the graph's folder: "):
+        check(parse_spec(text, "g.yaml", tmp_path / "graphs"))
+    check(parse_spec(text, "a picture.png"))  # it may be given with -i
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -125,6 +175,28 @@ def test_structure(text: str, says: str) -> None:
 def test_an_unknown_preset_or_role_names_the_nearest() -> None:
     with pytest.raises(InvalidError, match=r"GF120 there is no preset 'pokcet'\n  hint: did you mean pocket\?"):
         checked(GOOD, models="pokcet")
+
+
+NEEDS_A_MODEL = "  a: {uses: vae.encode, in: {image: inputs.picture}}\n"
+
+
+def test_a_wrong_preset_is_reported_once(graph_file: Callable[..., Path], tmp_path: Path) -> None:
+    tail = "\noutputs: {latents: a.latents}\n"
+    graph_file("graphflow-preset: 1\nmodels: {vae: {loader: diffusers.va, packaged: x}}", "mine.yaml")
+    graph_file(HEAD + NEEDS_A_MODEL + tail, "inner.yaml")
+    outer = "  a: {uses: inner.yaml, in: {picture: inputs.picture, text: inputs.text, n: inputs.n}}\n"
+    for nodes in (NEEDS_A_MODEL, outer):
+        spec = parse_spec(HEAD + nodes + tail, "g.yaml", tmp_path)
+        own = parse_spec(f"models: mine.yaml\n{HEAD}{nodes}{tail}", "g.yaml", tmp_path)
+        for code, call in (
+            ("GF120", partial(check, spec, "pockt")),
+            ("GF122", partial(check, spec, "mine.yaml", tmp_path)),
+            ("GF122", partial(check, own)),
+            ("GF121", partial(check, spec)),
+        ):
+            with pytest.raises(InvalidError) as caught:
+                call()
+            assert [d.code for d in caught.value.diagnostics] == [code]
 
 
 def test_the_file_is_read_with_its_folder(graph_file: Callable[[str], Path]) -> None:

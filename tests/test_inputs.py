@@ -158,6 +158,10 @@ def test_plain_values_are_read_by_type(store: Store, kind: str, given: str, expe
     [
         ("int", "3.5", "expected int"), ("int", "true", "expected int"), ("bool", "1", "expected bool"),
         ("float", "x", "expected float"), ("list[int]", "3", "expected a list"),
+        ("float", "1e400", "GF130 .*is '1e400', which is not a finite number"), ("float", ".nan", "not a finite"),
+        ("list[float]", "[1, .inf]", "is inf, which is not a finite number"),
+        ("Scores", "3", "can't be used: it is int, expected named numbers"),
+        ("Table", "3", "can't be used: it is int, expected rows of named values"),
         ("Latents", "3", "make it with a node"),
     ],
 )  # fmt: skip

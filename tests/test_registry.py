@@ -178,6 +178,29 @@ def test_torch_at_module_level_is_warned_of(write: Write, tmp_path: Path) -> Non
         registry.load_file(write("light.py", "light.say"))
 
 
+def warned(path: Path) -> list[str]:
+    """The warnings of loading a file."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        registry.load_file(path)
+    return [f"{w.lineno}: {w.message}" for w in found]
+
+
+def test_nodes_that_no_graph_can_name_are_warned_of(write: Write, tmp_path: Path) -> None:
+    base = "\n\nclass {}(Node):\n    'A base.'\n"
+    path = write("forgot.py")
+    path.write_text(path.read_text().replace(', kind="mine.say"', ""))
+    assert warned(path) == ["7: forgot.py defines no kind; class Say has no kind="]
+    (tmp_path / "none.py").write_text("x = 1\n")
+    assert warned(tmp_path / "none.py") == ["1: none.py defines no kind"]
+    assert warned(write("some.py", "mine.some", end=base.format("Lost"))) == ["20: class Lost has no kind="]
+    heir = "\n\nclass Heir(Base, kind='mine.heir'):\n    'One.'\n    In, Out = Say.In, Say.Out\n"
+    assert warned(write("based.py", "mine.based", end=base.format("Base") + heir)) == []
+    text = "from graphflow.models.refs import loader\n@loader('mine.loader', 'vae')\ndef load(*_): ...\n"
+    (tmp_path / "loads.py").write_text(text)
+    assert warned(tmp_path / "loads.py") == []
+
+
 @pytest.fixture
 def installed(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Installed packs: a broken one, one that takes a standard kind, and a good one."""

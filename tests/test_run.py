@@ -17,7 +17,7 @@ from graphflow.codecs import CODECS
 from graphflow.errors import ContractError, InvalidError, NodeError, UsageError
 from graphflow.events import Logged, NodeFinished, NodeProgress, RunFinished
 from graphflow.node import Context, Node, Ports
-from graphflow.ports import Text, Weights
+from graphflow.ports import Scores, Table, Text, Weights
 from graphflow.store import Store
 
 GRAPH = """
@@ -32,6 +32,7 @@ nodes:
   count: {uses: sample.count, in: {text: join.text}}
 outputs: {text: join.text, length: count.length}
 """
+RETURNS = "graphflow: 1\nnodes: {a: {uses: sample.returns}}\noutputs: {value: a.value}\n"
 
 
 @pytest.fixture
@@ -240,6 +241,55 @@ def test_a_node_must_return_what_its_ports_promise(store: Store) -> None:
 
     with pytest.raises(ContractError, match=r"output 'text' \(Text\): it is not JSON"):
         Harness(store, GRAPH.replace("sample.shout", "sample.liar")).run()
+
+
+def returns(hint: Any, value: Any) -> None:
+    """The kind `sample.returns`, which returns a value where another type may be promised."""
+
+    class Returns(Node, kind="sample.returns"):
+        """Returns what it is told."""
+
+        class In(Ports):
+            pass
+
+        Out = type("Out", (Ports,), {"__annotations__": {"value": hint}, "__module__": __name__})
+
+        def run(self, x: Any, ctx: Context) -> Any:
+            return self.Out(value=value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "says"),
+    [
+        (Text, 3, r"output 'value' \(Text\): it is int, expected text"),
+        (Text, None, r"it is NoneType, expected text"),
+        (list[Text], ["a", 3, None], r"output 'value' \(list\[Text\]\): it is int, expected text"),
+        (int, 3.0, "it is float, expected int"),
+        (int, True, "it is bool, expected int"),
+        (float, "3", "it is str, expected float"),
+        (bool, 1, "it is int, expected bool"),
+        (Scores, {"a": "b"}, "its 'a' is str, expected a number or None"),
+        (Scores, {"a": float("nan")}, "it holds NaN or infinity"),
+        (Scores, {1: 2.0}, "a score is called 1, expected text"),
+        (Scores, [1.0], "it is list, expected named numbers"),
+        (Table, [{"a": 1}, 3], "row 1 is no mapping of names to values"),
+    ],
+)
+def test_a_plain_value_of_another_type_is_the_nodes_failure(store: Store, hint: Any, value: Any, says: str) -> None:
+    returns(hint, value)
+    harness = Harness(store, RETURNS)
+    for _ in range(2):
+        with pytest.raises(ContractError, match=f"node 'a' .*{says}"):
+            harness.run()
+    assert statuses(harness.plan()) == ["run"], "nothing is stored"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"), [(float, 3), (Scores, {"a": 1, "b": 0.5, "c": None}), (Table, ({"a": None},)), (bool, True)]
+)
+def test_what_a_plain_type_takes(store: Store, hint: Any, value: Any) -> None:
+    returns(hint, value)
+    assert Harness(store, RETURNS).run()["value"] == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_an_edge_can_not_smuggle_a_wrong_value_into_a_parameter(harness: Harness) -> None:

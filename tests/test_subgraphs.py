@@ -57,6 +57,30 @@ def test_a_sub_graph_runs_as_its_nodes(store: Store, folder: Path) -> None:
     assert statuses(harness.plan()) == ["cached"] * 4
 
 
+def test_a_constant_that_the_inside_refuses_stands_where_it_was_written(folder: Path) -> None:
+    found = problem(folder, OUTER.replace("times: 3", "times: 300"))
+    assert found == "g.yaml:5:72: GF108 'one/rep.times': input should be less than or equal to 100, found 300"
+    (folder / "parts" / "inner.yaml").write_text(INNER.replace("default: 2", "default: 200"))
+    found = problem(folder, OUTER)
+    assert "parts/inner.yaml:3:56: GF108 'two/rep.times': input should be less" in found
+    assert found.count("GF108") == 1, "a default that is not used does no harm"
+
+
+def test_a_setting_inside_is_reported_as_it_was_typed(folder: Path) -> None:
+    (folder / "wrap.yaml").write_text(OUTER)
+    nodes = "  x: {uses: wrap.yaml}\n  y: {uses: wrap.yaml}\n"
+    text = f"graphflow: 1\nnodes:\n{nodes}outputs: {{a: x.text, b: y.text}}"
+    spec = parse_spec(text, "g.yaml", folder)
+    with pytest.raises(InvalidError) as caught:
+        check(spec, settings={"x/one/rep.nope": 3, "y/one/rep.nope": 3, "x/two/loud.mark": 3})
+    told = [(d.mark.file, d.code) for d in caught.value.diagnostics]
+    assert told == [
+        ("--set x/one/rep.nope", "GF107"), ("--set x/two/loud.mark", "GF108"), ("--set y/one/rep.nope", "GF107"),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="^--set x/one/rap.times: expected .* did you mean rep"):
+        check(spec, settings={"x/one/rap.times": 3})
+
+
 def test_constants_defaults_and_edges_reach_the_inside(folder: Path) -> None:
     graph = check(load_spec(folder / "outer.yaml"))
     assert graph.nodes["one/rep"].parameters == {"times": 3}

@@ -152,7 +152,8 @@ class _Reader:
             self.problem(constants.key_marks[port], "GF160", f"'{port}' of {what} stands under both 'in:' and 'with:'")
         return Use(
             uses, mark_of(value, "uses", mark), dict(self.edges(inputs, what)), inputs.value_marks, plain(constants),
-            constants.value_marks, plain(inside), self.text(value, "models", mark), mark_of(value, "models", mark),
+            constants.value_marks, plain(inside), inside.value_marks, self.text(value, "models", mark),
+            mark_of(value, "models", mark),
         )  # fmt: skip
 
     def edges(self, inputs: YamlMap, what: str) -> Iterator[tuple[str, str | None]]:

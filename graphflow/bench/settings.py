@@ -32,21 +32,23 @@ def with_settings(bench: BenchSpec, settings: Mapping[str, Any]) -> BenchSpec:
             raise UsageError(
                 f"--set {target}: expected METHOD.PARAM, METHOD/NODE.PARAM, METRIC.PARAM or data.PARAM; {hint}"
             )
+        mark = Mark(f"--set {target}")
         if use is not None:
-            methods[name] = replace(methods[name], use=_set(use, inner, parameter, value))
+            methods[name] = replace(methods[name], use=_set(use, inner, parameter, value, mark))
         elif name in metrics:
-            metrics[name] = replace(metrics[name], use=_set(metrics[name].use, inner, parameter, value))
+            metrics[name] = replace(metrics[name], use=_set(metrics[name].use, inner, parameter, value, mark))
         else:
-            data = _set(data, inner, parameter, value)
+            data = _set(data, inner, parameter, value, mark)
     return replace(bench, methods=methods, metrics=metrics, data=data)
 
 
-def _set(use: Use, inner: str, parameter: str, value: Any) -> Use:
+def _set(use: Use, inner: str, parameter: str, value: Any, mark: Mark) -> Use:
     if inner:
-        return replace(use, inside={**use.inside, f"{inner}.{parameter}": value})
+        name = f"{inner}.{parameter}"
+        return replace(use, inside={**use.inside, name: value}, inside_marks={**use.inside_marks, name: mark})
     return replace(
         use,
         inputs={port: column for port, column in use.inputs.items() if port != parameter},
         parameters={**use.parameters, parameter: value},
-        parameter_marks={**use.parameter_marks, parameter: Mark(f"--set …{parameter}")},
+        parameter_marks={**use.parameter_marks, parameter: mark},
     )

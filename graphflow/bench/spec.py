@@ -21,7 +21,7 @@ class Use:
         uses: a kind, a graph file or a shipped graph.
         inputs: port → the data set's column that feeds it; None feeds nothing.
         parameters: constants, with their marks.
-        inside: parameters of nodes inside a graph, by ``node.parameter``.
+        inside: parameters of nodes inside a graph, by ``node.parameter``, with their marks.
         models: preset that replaces the one it would have.
     """
 
@@ -32,6 +32,7 @@ class Use:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     parameter_marks: Mapping[str, Mark] = field(default_factory=dict)
     inside: Mapping[str, Any] = field(default_factory=dict)
+    inside_marks: Mapping[str, Mark] = field(default_factory=dict)
     models: str | None = None
     models_mark: Mark | None = None
 

@@ -60,7 +60,7 @@ def unit_of(bench: BenchSpec, use: Use, what: str) -> Unit:
     if subgraph_place(around, use.uses) is None:
         hint = did_you_mean(use.uses, [*registry.all_kinds(), *shipped_graphs()])
         message = f"{what}: there is no kind or graph {shown(use.uses)}"
-        raise InvalidError([Diagnostic(use.mark, "GF101", message, hint or "`graphflow nodes` lists all kinds")])
+        raise InvalidError([Diagnostic(use.mark, "GF101", message, hint or registry.NO_KIND)])
     spec = load_subgraph(around, use.uses, use.mark)
     plain = {n: not i.has_default for n, i in spec.inputs.items() if i.type.codec == "json"}
     ports = {n: not i.has_default for n, i in spec.inputs.items()}
@@ -91,7 +91,8 @@ def node_of(
     """A node that stands for what a bench file names, fed by `inputs`; `mapped` are those that it runs along."""
     marks = {port: use.input_marks.get(port, mark) for port in inputs}
     return NodeSpec(
-        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside
+        name, uses, mark, use.mark, dict(inputs), use.parameters, use.parameter_marks, marks, mapped, use.inside,
+        use.inside_marks,
     )  # fmt: skip
 
 

@@ -27,6 +27,13 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit code. Errors that graphflow raises on purpose are printed without a traceback."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:  # while the command line itself is still being imported: nothing has begun
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
     with paused():
         import typer
 
@@ -41,8 +48,11 @@ def run(arguments: list[str]) -> int:
         return _interrupted() if result == INTERRUPTED else int(result or 0)
     except GraphflowError as error:
         if debug:
-            raise
-        print(f"error: {error}" if error.exit_code != 3 else error, file=sys.stderr)
+            import traceback
+
+            traceback.print_exc()
+        else:
+            print(f"error: {error}" if error.exit_code != 3 else error, file=sys.stderr)
         return error.exit_code
     except _wrong_use() as error:
         error.show()  # type: ignore[attr-defined]

@@ -24,6 +24,27 @@ app = typer.Typer(
     help="Node graphs for diffusion image editing: typed, checked, cached. Every command takes --debug for tracebacks.",
 )
 
+DISTRIBUTION = "graphflow-diffusion"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from graphflow.devices import package_version
+        from graphflow.version import __version__
+
+        print(f"graphflow {package_version(DISTRIBUTION) or __version__}")  # a source tree need not be installed
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
 GraphName = Annotated[
     str, typer.Argument(metavar="GRAPH", help="a shipped graph, a YAML file, or a PNG that graphflow made")
 ]

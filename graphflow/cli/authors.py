@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Nodes(TyperGroup):
-    """``nodes KIND`` is short for ``nodes show KIND``."""
+    """``nodes KIND`` is short for ``nodes show KIND``; so is ``nodes FAMILY``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands:
@@ -36,7 +36,10 @@ def nodes(
     nodes: NodeFiles = [],  # noqa: B006  typer reads the default, nobody changes it
     format: Annotated[str, typer.Option("--format", help="text or markdown")] = "text",
 ) -> None:
-    """List all kinds of nodes; `nodes KIND` shows one in full, `nodes new NAME` begins a pack of your own."""
+    """List all kinds of nodes; `nodes KIND` shows one in full, `nodes FAMILY` lists those of a family.
+
+    `nodes new NAME` begins a pack of your own.
+    """
     from graphflow.cli.markdown import catalogue
     from graphflow.cli.tables import nodes_table
 
@@ -51,14 +54,21 @@ def nodes(
 
 @nodes_app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="a kind, such as invert.ddim")],
+    kind: Annotated[str, typer.Argument(help="a kind, such as invert.ddim, or a family of kinds, such as invert")],
     nodes: NodeFiles = [],  # noqa: B006
 ) -> None:
-    """Show one kind in full: ports, parameters, what it says to the cache, and where it is defined."""
-    from graphflow.cli.tables import node_page
+    """Show one kind in full: ports, parameters, what it says to the cache, and where it is defined.
+
+    Of a family, list the kinds.
+    """
+    from graphflow.cli.tables import node_page, nodes_table
     from graphflow.registry import place_of
 
     kinds = _kinds(nodes)
+    family = [cls for name, cls in kinds.items() if name.partition(".")[0] == kind]
+    if kind not in kinds and family:
+        nodes_table(family)
+        return
     if kind not in kinds:
         hint = did_you_mean(kind, kinds)
         raise UsageError(f"there is no kind '{kind}'" + (f"; {hint}" if hint else ""))

@@ -157,8 +157,19 @@ def cache_clear(
 ) -> None:
     """Remove all stored results, pins included."""
     opened = _open(store)
-    if yes or typer.confirm(f"remove everything in {opened.folder}?", abort=True):
+    if yes or _confirmed(f"remove everything in {opened.folder}?"):
         print(f"{size(opened.clear())} freed")
+    else:
+        print("not removed")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort as error:  # Ctrl-C and the end of the input look the same from outside
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise UsageError("not removed; use --yes") from error
 
 
 def _run_values(path: Path) -> tuple[list[str], list[str]]:

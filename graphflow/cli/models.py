@@ -33,7 +33,7 @@ def models_list(
     from graphflow.models.preset import load_preset, shipped_presets
 
     if preset is not None:
-        for name, ref in load_preset(preset, Mark("models list"), Path()).models.items():
+        for name, ref in load_preset(preset, Mark(f"models list {preset}"), Path()).models.items():
             state = "missing" if missing({name: ref}) else "ready"
             print(f"{name:<17}  {state:<8}  {_size_of({name: ref}):>10}  {ref.loader:<24}  {ref.describe()}")
         return
@@ -73,7 +73,7 @@ def models_pull(
     from graphflow.models.files import offline as forbidden
     from graphflow.models.hub import pull, repositories
 
-    models = _models(preset, role)
+    models = _models("pull", preset, role)
     for name, ref in models.items():
         if not ref.hub:
             where = "is a service" if ref.endpoint else "is here"
@@ -97,7 +97,7 @@ def models_verify(
     from graphflow.models.files import fingerprint, require
     from graphflow.models.verify import Damage, remove, verify
 
-    models = _models(preset, role)
+    models = _models("verify", preset, role)
     require(models, preset)
     damaged: list[tuple[str, Damage]] = []
     for name, ref in models.items():
@@ -118,10 +118,10 @@ def models_verify(
         raise GraphflowError(f"{plural(len(damaged), 'damaged file')}:\n{lines}{hint}")
 
 
-def _models(preset: str, role: str | None) -> Mapping[str, ModelRef]:
+def _models(command: str, preset: str, role: str | None) -> Mapping[str, ModelRef]:
     from graphflow.models.preset import load_preset
 
-    found = load_preset(preset, Mark("--models"), Path()).models
+    found = load_preset(preset, Mark(f"models {command} {preset}"), Path()).models
     if role is None:
         return found
     if role not in found:

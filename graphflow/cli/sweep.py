@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow import outputs
 from graphflow.check import check
 from graphflow.cli.running import run_into
-from graphflow.errors import GraphflowError, UsageError, did_you_mean
+from graphflow.errors import Diagnostic, GraphflowError, InvalidError, Mark, UsageError, did_you_mean
 from graphflow.mapped import EACH
 from graphflow.sheet import contact_sheet
 from graphflow.sweep import Axis, Point, Row, as_csv, as_table, columns_of, parse_axis, product, results_of
@@ -42,7 +42,7 @@ class Sweeper:
 
     Raises:
         UsageError: a target is neither a parameter nor an input.
-        InvalidError: a value is not allowed; the message names the combination's value.
+        InvalidError: values are not allowed; each is told as what stands after ``--sweep``.
     """
 
     def __init__(
@@ -55,9 +55,7 @@ class Sweeper:
         for axis in self.axes:
             self.check_target(axis)
         self.points = product(self.axes)
-        self.runners = [self.session_at(p).runner({**self.given, **p.inputs}, options=options) for p in self.points]
-        for runner in self.runners:
-            runner.plan()  # a value that an edge brings to a parameter is checked there
+        self.runners = self.ready()
         self.folder = out or outputs.next_folder(Path("runs"), f"{session.graph.name}-sweep")
         self.rows: list[Row] = []
         self.pictures: list[list[PIL.Image.Image | None]] = []  # of each row; several where the output is a list
@@ -76,13 +74,34 @@ class Sweeper:
         if axis.target in self.given:
             raise UsageError(f"--sweep {axis.target}: the input is given with -i too")
 
+    def ready(self) -> list[Runner]:
+        """A runner for each combination; all values that are wrong are told at once, as parts of the sweep."""
+        runners: list[Runner] = []
+        problems: list[Diagnostic] = []
+        for point in self.points:
+            try:
+                runner = self.session_at(point).runner({**self.given, **point.inputs}, options=self.options)
+                runner.plan()  # a value that an edge brings to a parameter is checked there
+                runners.append(runner)
+            except InvalidError as error:
+                typed = {f"-i {name}": f"--sweep {name}" for name in point.inputs}
+                problems += [
+                    replace(d, mark=replace(d.mark, file=typed.get(d.mark.file, d.mark.file)))
+                    for d in error.diagnostics
+                ]
+        if problems:
+            raise InvalidError(dict.fromkeys(problems))
+        return runners
+
     def session_at(self, point: Point) -> Session:
         """The session with a combination's parameters."""
         if not point.settings:
             return self.session
         old = self.session
-        swept = {f"{EACH}/{t}": v for t, v in point.settings.items()} if old.graph.spec.mapped else point.settings
-        graph = check(old.graph.spec, old.models, old.models_folder, {**old.graph.overrides, **swept})
+        prefix = f"{EACH}/" if old.graph.spec.mapped else ""
+        swept = {f"{prefix}{target}": value for target, value in point.settings.items()}
+        marks = {f"{prefix}{target}": Mark(f"--sweep {target}") for target in point.settings}
+        graph = check(old.graph.spec, old.models, old.models_folder, {**old.graph.overrides, **swept}, marks)
         return replace(old, graph=graph, wirings={})
 
     def run(self) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphflow import machine
-from graphflow.errors import Cancelled, ContractError, GraphflowError, OutOfMemoryError
+from graphflow.errors import Cancelled, ContractError, GraphflowError, NodeError, OutOfMemoryError
 from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.executors.alike import alike
 from graphflow.executors.host import to_host
@@ -221,12 +221,15 @@ class Computer:
     def _call(self, jobs: list[Job], values: list[dict[str, Any]]) -> Sequence[Any]:
         node, context = jobs[0].placed.node, RunContext(self.around, self.torch_device, jobs)
         inputs = [type(node).In(**found) for found in values]
-        if len(jobs) == 1:
-            return [node.run(inputs[0], context)]
-        assert isinstance(node, BatchNode)
-        found = node.run_many(inputs, context)
+        kind = type(node).kind
+        try:
+            if len(jobs) == 1:
+                return [node.run(inputs[0], context)]
+            assert isinstance(node, BatchNode)
+            found = node.run_many(inputs, context)
+        except SystemExit as error:  # of a script's main function: the run does not end with it
+            raise NodeError(jobs[0].name, kind, f"SystemExit: {error.code}") from error
         if len(found) != len(jobs):
-            kind = type(node).kind
             raise ContractError(jobs[0].name, kind, f"run_many gave {len(found)} results for {len(jobs)} inputs")
         return found
 

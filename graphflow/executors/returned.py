@@ -8,7 +8,7 @@ from typing import Any
 from graphflow.codecs import CODECS
 from graphflow.errors import ContractError
 from graphflow.executors.job import Job
-from graphflow.ports import Port, PortType
+from graphflow.ports import Port, PortType, plain_problem
 
 
 def check_out(job: Job, out: Any) -> None:
@@ -34,6 +34,6 @@ def checked(node: str, kind: str, port: Port, value: Any) -> Iterator[Any]:
     if port.is_list and (not isinstance(value, Sequence) or isinstance(value, str)):
         raise ContractError(node, kind, f"output '{port.name}' is {type(value).__name__}, expected a list")
     for item in value if port.is_list else (value,):
-        if problem := codec.check(item):
+        if problem := codec.check(item) or plain_problem(port.type, item):
             raise ContractError(node, kind, f"output '{port.name}' ({port.describe()}): {problem}")
         yield item

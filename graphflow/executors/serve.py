@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -85,8 +86,10 @@ class Server:
     def _prepare(self) -> None:
         """Load what the run's process has loaded, and set torch up as it is there."""
         importlib.import_module(STANDARD)
-        for path in self._hello["files"]:
-            registry.load_file(Path(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run's process has warned already
+            for path in self._hello["files"]:
+                registry.load_file(Path(path))
         with suppress(ImportError):  # kinds and models of a pack may do without torch
             import torch
 

@@ -187,6 +187,9 @@ class _Reader:
             where = mark_of(entry, "revision", mark)
             hint = "expected a commit, a tag or a branch"
             self.problem(where, "GF123", f"{shown(revision)} is no revision of a repository", hint)
+        if entry.get("endpoint") and not _is_address(str(entry["endpoint"])):
+            where, message = mark_of(entry, "endpoint", mark), f"{shown(entry['endpoint'])} is no address of a service"
+            self.problem(where, "GF123", message, "expected http:// or https:// and a host")
         if entry.get("endpoint") and self.folder is None:
             where = mark_of(entry, "endpoint", mark)
             self.problem(where, "GF121", f"model '{name}' of a picture's graph can't call a service", "use --models")
@@ -222,6 +225,16 @@ class _Reader:
 
     def problem(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
         self.problems.append(Diagnostic(mark, code, message, hint))
+
+
+def _is_address(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        found = urlsplit(text)
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:  # of a port or an IPv6 host that is none
+        return False
 
 
 def preset_data(value: Any) -> Any:

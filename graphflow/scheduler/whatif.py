@@ -82,6 +82,8 @@ def _count(value: str, least: int) -> int:
 
 
 def _size(value: str) -> int:
+    if re.fullmatch(r"[\d.]+", value):  # 24 would be 24 bytes, where nobody means that
+        raise ValueError(f"'{value}' has no unit; expected a size such as 24GiB")
     size = units.parse_size(value)
     if size <= 0:
         raise ValueError("a device has more than no memory")

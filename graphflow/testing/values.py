@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.codecs import CODECS
-from graphflow.ports import Port, Ports, PortType
+from graphflow.ports import Port, Ports, PortType, plain_problem
 
 CLOSE = 1e-5
 """How far a batch may be from its elements alone, as a part of the largest value: kernels add up in other orders."""
@@ -25,7 +25,7 @@ def wrong_value(port: Port, value: Any, folder: Path | None = None) -> str:
     for number, item in enumerate(value if port.is_list else [value]):
         if plain is not None and type(item) not in plain:
             return f"it is {type(item).__name__}, expected {port.type.name}"
-        if problem := codec.check(item):
+        if problem := codec.check(item) or plain_problem(port.type, item):
             return problem
         if folder is not None:
             path = folder / f"stored-{port.name}-{number}{codec.suffix}"

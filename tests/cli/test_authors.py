@@ -86,3 +86,10 @@ def test_a_kind_is_shown_in_short_and_in_full(capsys: pytest.CaptureFixture[str]
     assert command(["nodes", "invert.dim"]) == 2
     assert "there is no kind 'invert.dim'; did you mean invert.ddim?" in capsys.readouterr().err
     assert command(["nodes", "--format", "html"]) == 2
+
+
+def test_the_kinds_of_a_family_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["nodes", "dataset"]) == 0
+    listed = capsys.readouterr().out
+    assert "dataset.pocket" in listed
+    assert "invert.ddim" not in listed

@@ -192,6 +192,22 @@ def test_what_is_wrong_is_said(
     assert says in capsys.readouterr().err
 
 
+INSIDE = """graphflow: 1
+inputs: {image: Image}
+nodes:
+  edit: {uses: sample_bench.brighten, in: {image: inputs.image}}
+outputs: {image: edit.image}
+"""
+
+
+@pytest.mark.parametrize("target", ["much.nope", "graph/edit.nope", "near.nope", "data.nope"])
+def test_a_setting_is_reported_as_it_was_typed(folder: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    (folder / "inside.yaml").write_text(INSIDE)
+    (folder / "b.yaml").write_text(BENCH.replace("metrics:", "  graph: {uses: inside.yaml}\nmetrics:", 1))
+    assert graphflow(["bench", "b.yaml", "--set", f"{target}=4"]) == 3
+    assert capsys.readouterr().err.startswith(f"--set {target}:1:1: GF107 ")
+
+
 def test_a_method_that_makes_no_picture_is_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "b.yaml").write_text(BENCH.replace("fails: /4", "fails: ''").replace("by: 35", "by: 35, fails: '0'"))
     assert graphflow(["bench", "b.yaml", "-q", "--limit", "1"]) == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import PIL.Image
 import pytest
@@ -100,6 +102,31 @@ def test_wrong_words_are_refused(
     out: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in answer(capsys, *arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "says"), [("", 2, "not removed; use --yes"), ("n\n", 0, "not removed"), ("y\n", 0, " freed")]
+)
+def test_clear_asks_and_heeds_the_answer(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, code: int, says: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    said = answer(capsys, "clear", code=code)
+    assert says in said
+    assert "interrupted" not in said
+    assert bool(listed(capsys)) == (typed != "y\n")
+
+
+def test_ctrl_c_at_the_question_is_an_interrupt(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(readline=interrupted))
+    assert graphflow(["cache", "clear"]) == 130
+    capsys.readouterr()
+    assert listed(capsys)
 
 
 def test_a_damaged_value_is_found_by_verify(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

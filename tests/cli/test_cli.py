@@ -17,6 +17,7 @@ import pytest
 import samples
 
 from graphflow.cli import run as graphflow
+from graphflow.version import __version__
 
 GRAPH = """graphflow: 1
 title: a test
@@ -139,6 +140,65 @@ def test_a_failing_node_leaves_a_record_but_no_outputs(folder: Path, capsys: pyt
     assert "node 'shout' (sample.fail) failed: RuntimeError: boom" in capsys.readouterr().err
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["events.jsonl", "report.html", "run.json"]
     assert json.loads((folder / "out/run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["-i", "image=none.png"], 5), ([], 3), (["-i", "image=a.png", "--device", "tpu"], 2)],
+)
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
+) -> None:
+    assert graphflow(["run", "g.yaml", "--debug", *arguments]) == code
+    assert capsys.readouterr().err.startswith("Traceback (most recent call last):")
+
+
+QUITS = """
+import sys
+from graphflow.node import Node, Ports
+from graphflow.ports import Text
+class Quits(Node, kind="quits.at_once"):
+    "Calls a script that ends the process."
+    class In(Ports):
+        text: Text
+    class Out(Ports):
+        text: Text
+    def run(self, x, ctx):
+        sys.exit(3)
+"""
+
+
+def test_a_node_that_exits_has_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "quits.py").write_text(QUITS)
+    (folder / "g.yaml").write_text(GRAPH.replace("sample.shout", "quits.at_once"))
+    arguments = ["run", "g.yaml", "-i", "image=a.png", "--nodes", "quits.py", "--out", "out", "-q"]
+    assert graphflow(arguments) == 1
+    assert "node 'shout' (quits.at_once) failed: SystemExit: 3" in capsys.readouterr().err
+    assert json.loads((folder / "out/run.json").read_text())["status"] == "failed"
+
+
+def test_ctrl_c_before_anything_has_begun_is_quiet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphflow.cli._command", interrupted)
+    assert graphflow(["graphs"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_version_is_that_of_the_distribution(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphflow.devices.package_version", {"graphflow-diffusion": "1.2.3"}.get)
+    assert graphflow(["--version"]) == 0
+    assert capsys.readouterr().out == "graphflow 1.2.3\n"
+    monkeypatch.setattr("graphflow.devices.package_version", lambda name: None)
+    assert graphflow(["--version"]) == 0
+    assert capsys.readouterr().out == f"graphflow {__version__}\n"
+    assert graphflow(["--help"]) == 0
+    assert "Node graphs for diffusion image editing" in capsys.readouterr().out
 
 
 def test_an_unwritable_store_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

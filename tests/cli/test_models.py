@@ -14,6 +14,8 @@ from checkpoints import save_clip, save_sd
 from hub_server import Hub, running_hub
 from PIL import Image
 
+from graphflow.cli import run as graphflow
+
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 PRESET = """graphflow-preset: 1
 title: tiny
@@ -144,6 +146,12 @@ def test_what_the_hub_refuses_is_said_in_a_line(machine: Machine) -> None:
     assert refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("error: owner/sd: vae/")
     assert "is gated: accept its terms" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["pull", "verify", "list"])
+def test_a_preset_that_is_not_there_is_named_as_typed(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert graphflow(["models", command, "nope"]) == 3
+    assert capsys.readouterr().err.startswith(f"models {command} nope:1:1: GF120 there is no preset 'nope'")
 
 
 def test_models_that_come_by_other_ways(machine: Machine) -> None:

@@ -98,6 +98,21 @@ def test_a_sweep_of_a_mapped_graph_shows_every_element(folder: Path) -> None:
     assert PIL.Image.open(folder / "out/sheet.png").size == (12 + 3 * 268, 12 + 4 * (256 + 18 + 12))
 
 
+@pytest.mark.parametrize("more", [[], ["--map", "image=photos"]])
+def test_all_wrong_values_of_a_sweep_are_told_as_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    swept = ["--sweep", "times=1,a,b", "--sweep", "rep.times=2,101,x"]
+    for sweep, told in ((swept[:2], ["'a'", "'b'"]), (swept[2:], ["101", "'x'"])):
+        assert graphflow(["run", "g.yaml", *(more or IMAGE), *sweep, "--out", "out", "-q"]) == 3
+        lines = [line for line in capsys.readouterr().err.splitlines() if "GF1" in line]
+        name = sweep[1].partition("=")[0]
+        assert len(lines) == 2
+        assert all(line.startswith(f"--sweep {name}:1:1: GF1") for line in lines)
+        assert all(value in line for value, line in zip(told, lines, strict=True))
+    assert not (folder / "out").exists()
+
+
 def test_a_combination_that_fails_is_in_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ["run", "g.yaml", *IMAGE, "--sweep", "text=a,bad,c", "-q"]
     assert graphflow([*sweep, "--out", "stops"]) == 1

@@ -65,7 +65,9 @@ def test_hardware_is_read_with_its_units() -> None:
         ("gpus=two", "'two' is no number from 0"),
         ("gpus=1,gpus=2", "gpus stands twice"),
         ("memory=much", "'much' is no size"),
-        ("memory=0", "more than no memory"),
+        ("memory=0GiB", "more than no memory"),
+        ("memory=24", "'24' has no unit; expected a size such as 24GiB"),
+        ("load=2/s", "'2' has no unit"),
         ("speed=0", "no factor above 0"),
     ],
 )
