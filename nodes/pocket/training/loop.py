@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
+from graphflow.machine import cores
+
 from .optimisers import Optimiser
 
 Steps = Callable[[Iterable[int]], Iterable[int]]
@@ -63,7 +65,7 @@ class Loop:
     def drawing(self) -> int:
         """How many processes draw batches ahead; 0: each step draws its own."""
         if self.drawers is None:
-            return 0 if self.device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
+            return 0 if self.device == "cpu" else max(1, cores() - 1)
         return self.drawers
 
     def rate_at(self, step: int) -> float:

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -125,3 +126,8 @@ def test_an_accelerator_has_its_batches_drawn_by_the_other_cores():
     assert LOOP.drawing == 0
     assert replace(LOOP, device="cuda").drawing >= 1
     assert replace(LOOP, device="cuda", drawers=3).drawing == 3
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert replace(LOOP, device="mps").drawing >= 1
