@@ -52,7 +52,7 @@ class Prepare(Node, kind="instruct.prepare"):
         return self.Out(image=fit_for_edit(x.image, self.resolution or x.model.native_size, 8 * x.model.factor))
 
 
-class Denoise(BatchNode, kind="instruct.denoise"):
+class Denoise(BatchNode, kind="instruct.denoise", version=2):
     """Edit a picture as an instruction says (Brooks et al. 2023): two guidances, one by the text, one by the picture.
 
     A seed gives the picture that diffusers' pipeline gives for it. A model that reads a mask, as UltraEdit, edits

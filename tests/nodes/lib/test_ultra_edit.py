@@ -7,7 +7,7 @@ import torch
 from checkpoints import save_ultra_edit, tiny_sd3_transformer
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from measures import picture
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny import SD_SCHEDULER, random_tensor, tiny_unet, tiny_vae
 
 from graphflow.errors import GraphflowError
@@ -70,6 +70,17 @@ def test_no_mask_is_a_white_one_and_only_where_masks_are_read():
         assert unmasked.condition(vae, PICTURE).shape == (1, 4, 8, 12)
         with pytest.raises(ValueError, match="reads no mask"):
             unmasked.condition(vae, PICTURE, white)
+
+
+def test_a_mask_of_other_proportions_is_cut_as_its_picture_is():
+    model, vae = InstructTransformer(tiny_sd3_transformer(12), SCHEDULE), VAE(tiny_vae())
+    fitted, mask = ImageOps.fit(picture(128, 64), (64, 64)), Image.new("L", (128, 64), 0)
+    mask.paste(255, (0, 0, 64, 64))
+    left = Image.new("L", fitted.size, 0)
+    left.paste(255, (0, 0, 32, 64))
+    assert torch.equal(model.condition(vae, fitted, mask), model.condition(vae, fitted, left))
+    mask.paste(0, (0, 0, 32, 64))
+    assert torch.equal(model.condition(vae, fitted, mask), model.condition(vae, fitted, left))
 
 
 def test_what_does_not_fit_is_said():
