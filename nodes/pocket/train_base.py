@@ -54,12 +54,14 @@ class Training(OnPictures):
         shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every", "optimiser")}
         return Loop(count=self.num_steps, device=str(ctx.device), **shared)
 
-    def result(self, folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
-        """The trained model in `folder`, stored as asked, with what a model port needs to load it."""
+    def result(
+        self, folder: Path, role: str, loader: str, space: str = SPACE, leave: tuple[str, ...] = (), **options: str
+    ) -> Path:
+        """The trained model in `folder`, stored as asked but for what to leave, with what a port needs to load it."""
         from graphflow.nodes.lib import int8
 
         if self.storage == "int8":
-            int8.store(folder)
+            int8.store(folder, leave)
         text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
         (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
         return folder
