@@ -17,7 +17,7 @@ from graphflow.nodes.instruct import Denoise
 from graphflow.nodes.lib.instruct_pix2pix import InstructDenoiser, instruct_sample
 from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.vae import VAE, to_pixels
-from graphflow.nodes.text import Encode
+from graphflow.nodes.text import Direction, Encode
 
 PICTURE = picture(96, 64)
 MASK = Image.new("L", (48, 32), 0)
@@ -117,6 +117,12 @@ def test_the_text_is_that_of_diffusers_pipeline(folder):
     assert encoder.cut_off(["x" * 77]) == ["xx"]
     with pytest.raises(GraphflowError, match="t5_tokens of text_encoder is 'many'"):
         load("transformers.sd3_text", folder, options={"t5_tokens": "many"})
+
+
+def test_a_direction_between_captions_needs_another_text_encoder(folder):
+    x = Direction.In(before=["a cat"], after=["a dog"], model=load("transformers.sd3_text", folder))
+    with pytest.raises(ValueError, match="bind a single CLIP text encoder"):
+        Direction().run(x, Context())
 
 
 def test_the_nodes_edit_with_a_saved_repository(folder):
