@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import BatchNode, Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Node, Ports, Seed
 from graphflow.ports import Image, Latents, Mask, Model, Text, TextCond, TextCondPort
 
 
@@ -65,7 +65,7 @@ class Denoise(BatchNode, kind="instruct.denoise", version=2):
     sampler: Literal["auto", "euler_ancestral", "ddim"] = Field(
         "auto", description="auto: what the model was published with; ddim: noise at the beginning only"
     )
-    seed: int = Field(0, ge=0, description="of the noise: another seed, another edit")
+    seed: Seed = Field(0, description="of the noise: another seed, another edit")
 
     class In(Ports):
         image: Image

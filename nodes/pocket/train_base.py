@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from graphflow.node import Context, Field, Node
+from graphflow.node import Context, Field, Node, Seed
 
 if TYPE_CHECKING:
     from graphflow.nodes.pocket.catalogue import Vocabulary
@@ -22,7 +22,7 @@ class OnPictures(Node):
     device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "accelerator"
 
     vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-64", description="what the pictures show, and size")
-    seed: int = Field(0, ge=0, description="seed of the pictures and of the first weights")
+    seed: Seed = Field(0, description="seed of the pictures and of the first weights")
     workers: int = Field(1, ge=1, description="processes, each with batches of its own")
 
     def words(self) -> Vocabulary:
