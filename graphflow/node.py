@@ -37,7 +37,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,7 +46,10 @@ from graphflow.ports import EXTERNAL, ModelRole, Port, Ports, ports_of, read_typ
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Context", "Field", "Node", "Ports"]
+__all__ = ["Context", "Field", "Node", "Ports", "Seed"]
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A parameter that seeds a generator: torch's fail on larger numbers, but only when the node runs."""
 
 T = TypeVar("T")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import Context, Field, Node, Ports, Seed
 from graphflow.ports import Model, Text
 
 
-class BeforeAfter(Node, kind="captions.before_after"):
+class BeforeAfter(Node, kind="captions.before_after", version=2):
     """Let a language model describe a picture before and after an edit (Pix2Pix-OnTheFly, section 3.2)."""
 
     num_captions: int = Field(3, ge=1, le=10, description="captions on each side")
@@ -14,7 +14,10 @@ class BeforeAfter(Node, kind="captions.before_after"):
     max_retries: int = Field(
         10, ge=0, le=100, description="further attempts when captions are missing; then those of all attempts count"
     )
-    seed: int = Field(0, ge=0, description="seed of the sampling and of the choice of examples")
+    seed: Seed = Field(
+        0,
+        description="of the sampling and of the choice of examples; 0: a model of pairs begins with its likeliest",
+    )
     temperature: float = Field(0.8, ge=0, le=5, description="of the sampling; 0 always takes the likeliest token")
     top_p: float = Field(0.95, gt=0, le=1, description="sample from the likeliest tokens of this total probability")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import BatchNode, Context, Field, Node, Ports
+from graphflow.node import BatchNode, Context, Field, Node, Ports, Seed
 from graphflow.ports import Image, Latents, Mask, Model, Text, TextCond, TextCondPort
 
 
@@ -52,7 +52,7 @@ class Prepare(Node, kind="instruct.prepare"):
         return self.Out(image=fit_for_edit(x.image, self.resolution or x.model.native_size, 8 * x.model.factor))
 
 
-class Denoise(BatchNode, kind="instruct.denoise"):
+class Denoise(BatchNode, kind="instruct.denoise", version=2):
     """Edit a picture as an instruction says (Brooks et al. 2023): two guidances, one by the text, one by the picture.
 
     A seed gives the picture that diffusers' pipeline gives for it. A model that reads a mask, as UltraEdit, edits
@@ -65,7 +65,7 @@ class Denoise(BatchNode, kind="instruct.denoise"):
     sampler: Literal["auto", "euler_ancestral", "ddim"] = Field(
         "auto", description="auto: what the model was published with; ddim: noise at the beginning only"
     )
-    seed: int = Field(0, ge=0, description="of the noise: another seed, another edit")
+    seed: Seed = Field(0, description="of the noise: another seed, another edit")
 
     class In(Ports):
         image: Image

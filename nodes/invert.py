@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import BatchNode, Context, Field, Ports
+from graphflow.node import BatchNode, Context, Field, Ports, Seed
 from graphflow.ports import Latents, Model, TextCondPort, Trajectory, TrajectoryPort
 
 
@@ -24,7 +24,7 @@ class InvertDDIM(BatchNode, kind="invert.ddim"):
     lambda_kl: float = Field(20.0, ge=0, description="regularisation: weight of the divergence from N(0, 1)")
     num_reg_steps: int = Field(5, ge=1, description="regularisation: rounds at every step")
     num_ac_rolls: int = Field(5, ge=1, description="regularisation: auto-correlation updates in a round")
-    seed: int = Field(0, ge=0, description="regularisation: seed of the random shifts")
+    seed: Seed = Field(0, description="regularisation: seed of the random shifts")
 
     class In(Ports):
         latents: Latents

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from graphflow.node import Context, Field
+from graphflow.node import Context, Field, Seed
 from graphflow.nodes.measure import Measure, Scored
 from graphflow.ports import Image, Model, Ports, Text
 
@@ -19,7 +19,7 @@ class Judged(Measure):
 
     max_new_tokens: int = Field(512, ge=1, description="length limit of an answer")
     max_retries: int = Field(2, ge=0, le=20, description="further attempts when an answer can't be read")
-    seed: int = Field(42, ge=0, description="of the sampling; the first attempt does not sample")
+    seed: Seed = Field(42, description="of the sampling; the first attempt does not sample")
 
     class In(Ports):
         source: Image

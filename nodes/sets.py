@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import Context, Field, Node, Ports, Seed
 from graphflow.nodes.measure import Measure, Scored, absent
 from graphflow.ports import Embedding, Image, Model, Table
 
@@ -134,7 +134,7 @@ class Kid(SetMeasure, kind="sets.kid"):
 
     subsets: int = Field(100, ge=1, description="how many random subsets")
     subset_size: int = Field(1000, ge=2, description="pictures of each set in a subset")
-    seed: int = Field(0, ge=0, description="of the choice of subsets")
+    seed: Seed = Field(0, description="of the choice of subsets")
 
     def run(self, x: SetMeasure.In, ctx: Context) -> Scored:
         import torch

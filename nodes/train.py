@@ -15,7 +15,7 @@ from graphflow.nodes.pocket.train_base import SPACE, OnPictures, Training, runti
 from graphflow.ports import Image, Model, Table, Weights
 
 
-class TrainAutoencoder(Training, kind="train.autoencoder", version=2):
+class TrainAutoencoder(Training, kind="train.autoencoder", version=3):
     """Train an AutoencoderKL on pictures of the pocket world, its latents normalised channel by channel.
 
     It begins as `start` if there is one, which may be narrower by whole factors, may have fewer latent channels, and
@@ -27,7 +27,7 @@ class TrainAutoencoder(Training, kind="train.autoencoder", version=2):
     layers: int = Field(1, ge=1, description="residual blocks of a level")
     latent_channels: int = Field(4, ge=1, description="channels of the latents; no fewer than those of `start`")
     kl_weight: float = Field(5e-4, ge=0, description="weight of the Kullback-Leibler loss, a mean over the latents")
-    decoder_only: bool = Field(False, description="leave the encoder as it is at the start, and so the latents")
+    decoder_only: bool = Field(False, description="leave the encoder, and so the latents, as at the start, stored too")
 
     class In(Ports):
         start: Model["vae"] | None = None
@@ -45,7 +45,8 @@ class TrainAutoencoder(Training, kind="train.autoencoder", version=2):
         how = {name: getattr(self, name) for name in names}
         how["start"] = x.start and x.start.model
         train_autoencoder(out, self.words(), self.loop(ctx), **how, **runtime_of(ctx, "autoencoder"))
-        return self.Out(vae=self.result(out, "vae", "diffusers.vae"))
+        leave = ("encoder.", "quant_conv.") if self.decoder_only else ()
+        return self.Out(vae=self.result(out, "vae", "diffusers.vae", leave=leave))
 
 
 class TrainLatents(OnPictures, kind="train.latents"):

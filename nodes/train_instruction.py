@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from graphflow.node import Context, Field, Node, Ports
+from graphflow.node import Context, Field, Node, Ports, Seed
 from graphflow.ports import Image, Model, Table, Text, TextCond, TextCondPort
 
 
@@ -19,7 +19,7 @@ class HardPrompt(Node, kind="train_instruction.hard_prompt"):
     num_steps: int = Field(3000, ge=1, description="optimiser steps")
     learning_rate: float = Field(0.1, gt=0, description="AdamW's")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's")
-    seed: int = Field(0, ge=0, description="of the tokens at the beginning")
+    seed: Seed = Field(0, description="of the tokens at the beginning")
 
     class In(Ports):
         images: list[Image]
@@ -67,7 +67,7 @@ class Visii(Node, kind="train_instruction.visii"):
     keep: Literal["lowest_mse", "last"] = Field(
         "lowest_mse", description="lowest_mse: the embedding of the step with the lowest noise error, as the authors"
     )
-    seed: int = Field(0, ge=0, description="of the noises and of the order of the timesteps")
+    seed: Seed = Field(0, description="of the noises and of the order of the timesteps")
 
     class In(Ports):
         before: list[Image]

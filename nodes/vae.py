@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphflow.node import BatchNode, Context, Field, Ports
+from graphflow.node import BatchNode, Context, Field, Ports, Seed
 from graphflow.ports import Image, Latents, Model
 
 
@@ -15,7 +15,7 @@ class Encode(BatchNode, kind="vae.encode"):
     posterior: Literal["mode", "sample"] = Field(
         "mode", description="mode is what most editing methods take; sample draws with the seed (pix2pix-zero)"
     )
-    seed: int = Field(0, ge=0, description="seed of the posterior's sample; without effect on the mode")
+    seed: Seed = Field(0, description="seed of the posterior's sample; without effect on the mode")
 
     class In(Ports):
         image: Image

@@ -124,13 +124,14 @@ def _ask_for_lists(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptio
 
 
 def _ask_for_pairs(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptions, str]:
-    # The likeliest pair comes first; samples add other wordings.
+    # The likeliest pair comes first, unless a seed asks for another; samples add other wordings.
+    sampled = attempt or request.seed
     answers = llm.complete(
         f"caption: {request.caption} instruction: {request.instruction}",
-        request.num_captions if attempt else 1,
+        request.num_captions if sampled else 1,
         seed=request.seed + attempt,
         max_new_tokens=PAIR_TOKENS,
-        temperature=request.temperature if attempt else 0.0,
+        temperature=request.temperature if sampled else 0.0,
         top_p=request.top_p,
     )
     found = [p for answer in answers if (p := parse_pair(answer)) and not reversed_pair(*p, request)]
@@ -151,13 +152,15 @@ def few_shot_prompt(request: Request, continues: bool) -> tuple[str, str]:
     A model that continues text goes on behind the last ``Caption i:`` of the beginning. A model that answers is asked
     for the whole list, and the beginning is empty.
     """
-    n = request.num_captions
+    n, shots = request.num_captions, random.Random(request.seed).sample(EXAMPLES, request.num_shots)
+    shown = min([n, *(len(shot.before) for shot in shots)])  # the examples may have fewer captions than are wanted
+    more = "" if shown == n else f" For the last one there are {number(n)} of each."
     parts = [
-        f"Below are transformations of pictures. For each there are {number(n)} captions of the picture before the "
-        f"transformation and {number(n)} captions of the same picture after it. The captions after it say the same as "
-        "those before, except for what the transformation changes."
+        f"Below are transformations of pictures. For each there are {number(shown)} captions of the picture before the "
+        f"transformation and {number(shown)} captions of the same picture after it.{more} The captions after it say "
+        "the same as those before, except for what the transformation changes."
     ]
-    for shot in random.Random(request.seed).sample(EXAMPLES, request.num_shots):
+    for shot in shots:
         before, after = _lines(shot.before[:n]), _lines(shot.after[:n])
         parts.append(f"Transformation: {shot.instruction}\n{BEFORE}\n{before}\n{AFTER}\n{after}\n\n{SEPARATOR}")
     given = f"{BEFORE}\nCaption 1: {request.caption}\n"

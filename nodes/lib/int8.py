@@ -2,9 +2,9 @@
 
 A weight is at most 1/254 of its channel's largest one off. A safetensors file of this kind says so in its header,
 ``storage: int8-per-output-channel``. In it a weight W of at least two dimensions is W_int8 under its own name and a
-float16 scale s for each first index under ``<name>.int8_scale``, with W ≈ s · W_int8; everything else is float16. The
-files keep the names, the shards and the index of the library that they belong to, so that the rest of the folder stays
-as it is.
+float16 scale s for each first index under ``<name>.int8_scale``, with W ≈ s · W_int8; everything else is float16, but
+for weights that were to stay as they were. The files keep the names, the shards and the index of the library that they
+belong to, so that the rest of the folder stays as it is.
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ def dequantised(weight: Tensor, scale: Tensor) -> Tensor:
     return weight.float() * scale.float().view(-1, *[1] * (weight.dim() - 1))
 
 
-def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What stands in a file: weights of at least two dimensions as int8 with scales, the other numbers as float16."""
+def to_int8(tensors: Mapping[str, Tensor], leave: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """What stands in a file: weights of at least two dimensions as int8 with scales, the other numbers as float16.
+
+    Tensors whose names begin with one of `leave` stay as they are.
+    """
     stored: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        if value.is_floating_point() and value.dim() >= 2:
+        if name.startswith(leave):
+            stored[name] = value
+        elif value.is_floating_point() and value.dim() >= 2:
             stored[name], stored[name + SCALE] = quantised(value)
         else:
             stored[name] = value.half() if value.is_floating_point() else value
@@ -80,14 +85,14 @@ def read(file: Path) -> dict[str, Tensor]:
     return from_int8(load_file(file)) if is_int8(file) else load_file(file)
 
 
-def store(folder: Path) -> None:
-    """Rewrite every safetensors file of a model's folder, and the index of its shards, in place."""
+def store(folder: Path, leave: tuple[str, ...] = ()) -> None:
+    """Rewrite every safetensors file of a model's folder, and the index of its shards, in place; see `to_int8`."""
     for file in sorted(folder.glob("*.safetensors")):
         if not is_int8(file):
             with safe_open(file, "pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
             part = file.with_name(f"{file.name}.part")
-            save_file(to_int8(tensors), part, {"format": "pt", "storage": STORAGE})
+            save_file(to_int8(tensors, leave), part, {"format": "pt", "storage": STORAGE})
             os.replace(part, file)
     for index in folder.glob("*.safetensors.index.json"):
         _index(folder, index)
@@ -139,6 +144,7 @@ def _of_diffusers(
 ) -> Any:
     model = cls.from_config(cls.load_config(folder, local_files_only=True))
     model.load_state_dict({name: value.to(torch_dtype) for name, value in weights.items()}, assign=True)
+    model.register_to_config(_name_or_path=str(folder))  # as from_pretrained does
     return (model.eval(), {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model.eval()
 
 

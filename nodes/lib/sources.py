@@ -30,7 +30,8 @@ def source_latents(timesteps: Sequence[int], latents_SBChw: Tensor, wanted: Sequ
     if missing := [t for t in wanted if t not in levels]:
         raise ValueError(
             f"the inversion has no latents at timestep {missing[0]}, where sampling with {len(wanted)} steps needs "
-            "them; invert with 999 steps, or with the same number as sampling"
+            "them; invert with convention diffusers (pix2pix_zero's stops elsewhere) and with 999 steps, or with the "
+            "same number as sampling"
         )
     return {t: latents_SBChw[levels[t]] for t in wanted}
 

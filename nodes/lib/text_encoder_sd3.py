@@ -5,7 +5,7 @@ Shapes: B prompts, L tokens of CLIP, M tokens of T5, D width of T5, E widths of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -53,6 +53,17 @@ class SD3TextEncoder:
         clip_BLd = torch.cat(hidden, dim=-1).to(t5_BMD.device)
         clip_BLD = pad(clip_BLd, (0, t5_BMD.shape[-1] - clip_BLd.shape[-1]))
         return torch.cat([clip_BLD, t5_BMD], dim=1), torch.cat(pooled, dim=-1)
+
+    def encode(self, texts: list[str]) -> NoReturn:
+        """What a single CLIP text encoder has, for edits that compute with embeddings.
+
+        Raises:
+            ValueError: always; half of these encoders' answer is not a sequence.
+        """
+        raise ValueError(
+            "Stable Diffusion 3's text encoders give sequences and pooled embeddings, with which no direction or "
+            "hybrid instruction is known; bind a single CLIP text encoder, such as those of Stable Diffusion 1 and 2"
+        )
 
     def cut_off(self, texts: list[str]) -> list[str]:
         """The ends of the texts that CLIP does not read."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .instruct_pix2pix import Sampler
@@ -53,7 +53,8 @@ class InstructTransformer:
     def condition(self, vae: VAE, image: Image.Image, mask: Image.Image | None = None) -> Tensor:
         """Unscaled mode of the latents of the picture, and of the mask as a picture, (1, c, h, w).
 
-        White marks where to edit; without a mask that is everywhere. A mask of another size is resized.
+        White marks where to edit; without a mask that is everywhere. A mask of another size is fitted as
+        its picture was, which `fit_for_edit` cuts evenly where the proportions differ.
 
         Raises:
             ValueError: there is a mask that this model does not read.
@@ -62,7 +63,9 @@ class InstructTransformer:
             if mask is not None:
                 raise ValueError("this checkpoint of UltraEdit reads no mask; leave it out")
             return vae.encode_unscaled(to_pixels([image]))
-        mask = Image.new("L", image.size, 255) if mask is None else mask.resize(image.size, Image.Resampling.NEAREST)
+        if mask is None:
+            mask = Image.new("L", image.size, 255)
+        mask = ImageOps.fit(mask, image.size, Image.Resampling.NEAREST)
         return torch.cat([vae.encode_unscaled(to_pixels([picture])) for picture in (image, mask)], dim=1)
 
     def predict_edit(

@@ -203,6 +203,7 @@ def paint_from(
         part_BE = embeds_BE[start : start + BATCH]
         shape = (len(part_BE), models.denoiser.unet.config.in_channels, side, side)
         noise_BChw = torch.randn(shape, generator=torch.Generator().manual_seed(start))
+        noise_BChw = noise_BChw.to(models.denoiser.unet.device)
         cond_BLD = models.text_encoder.encode(texts[start : start + BATCH])
         prompted = PicturePrompted(models.denoiser, ImagePrompt(models.adapter, part_BE))
         z_BChw = ddim_sample(

@@ -247,7 +247,7 @@ def paint(models: PocketModels, texts: list[str], seed: int, counts: Counts) -> 
     """Pictures from prompts by DDIM sampling with classifier-free guidance against the empty prompt."""
     side = models.vae.native_size // models.vae.factor
     shape = (len(texts), models.denoiser.unet.config.in_channels, side, side)
-    noise_BChw = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    noise_BChw = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(models.denoiser.unet.device)
     empty_BLD = models.text_encoder.encode([""])
     pictures: list[Image.Image] = []
     for start in range(0, len(texts), BATCH):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from graphflow.node import Context, Field, Node
+from graphflow.node import Context, Field, Node, Seed
 
 if TYPE_CHECKING:
     from graphflow.nodes.pocket.catalogue import Vocabulary
@@ -22,7 +22,7 @@ class OnPictures(Node):
     device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "accelerator"
 
     vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-64", description="what the pictures show, and size")
-    seed: int = Field(0, ge=0, description="seed of the pictures and of the first weights")
+    seed: Seed = Field(0, description="seed of the pictures and of the first weights")
     workers: int = Field(1, ge=1, description="processes, each with batches of its own")
 
     def words(self) -> Vocabulary:
@@ -54,12 +54,14 @@ class Training(OnPictures):
         shared: dict[str, Any] = {name: getattr(self, name) for name in (*names, "average_every", "optimiser")}
         return Loop(count=self.num_steps, device=str(ctx.device), **shared)
 
-    def result(self, folder: Path, role: str, loader: str, space: str = SPACE, **options: str) -> Path:
-        """The trained model in `folder`, stored as asked, with what a model port needs to load it."""
+    def result(
+        self, folder: Path, role: str, loader: str, space: str = SPACE, leave: tuple[str, ...] = (), **options: str
+    ) -> Path:
+        """The trained model in `folder`, stored as asked but for what to leave, with what a port needs to load it."""
         from graphflow.nodes.lib import int8
 
         if self.storage == "int8":
-            int8.store(folder)
+            int8.store(folder, leave)
         text = json.dumps({"role": role, "loader": loader, "space": space, "options": options}, indent=1)
         (folder / "graphflow.json").write_text(text + "\n", encoding="utf-8")
         return folder

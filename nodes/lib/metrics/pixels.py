@@ -57,9 +57,18 @@ def mask_of(mask: Image.Image, size: tuple[int, int], region: Region) -> Tensor:
     """The region's pixels as (1, 1, H, W) of 0 and 1: inside is where the mask is white (128 and above).
 
     A mask of another size than the picture is resized to it by the nearest pixel.
+
+    Raises:
+        ValueError: its proportions are not the picture's, so that no resizing makes them meet.
     """
     grey = mask.convert("L")
     if grey.size != size:
+        (w, h), (width, height) = grey.size, size
+        if abs(w * height - width * h) > max(w, h, width, height):  # a pixel of the smaller one, from rounding
+            raise ValueError(
+                f"the mask has {w}x{h} pixels and the picture {width}x{height}: other proportions; "
+                "cut the mask as the picture was cut"
+            )
         grey = grey.resize(size, Image.Resampling.NEAREST)
     inside = torch.from_numpy(np.asarray(grey).copy() >= 128)[None, None].float()
     return inside if region == "inside" else 1 - inside
@@ -109,10 +118,10 @@ def hps_pixels(image: Image.Image, size: int, antialias: bool) -> Tensor:
     height, width = pixels.shape[-2:]
     scale = size / max(height, width)
     if scale != 1:
-        new = round(height * scale), round(width * scale)
+        new = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = interpolate(pixels, size=new, mode="bicubic", align_corners=False, antialias=antialias)
-        down, right = size - new[0], size - new[1]
-        pixels = pad(pixels, (right // 2, right - right // 2, down // 2, down - down // 2))
+    down, right = (size - length for length in pixels.shape[-2:])
+    pixels = pad(pixels, (right // 2, right - right // 2, down // 2, down - down // 2))
     return normalised(pixels, OPENAI_MEAN, OPENAI_STD)
 
 

@@ -33,6 +33,9 @@ class ViT:
         with torch.no_grad():
             pixels = pixels_BCHW.to(next(self.model.parameters()))
             if hasattr(self.model, "forward_features"):
+                # timm refuses what is no whole number of patches; transformers' strided convolution leaves it out.
+                height, width = (length - length % self.patch for length in pixels.shape[-2:])
+                pixels = pixels[..., :height, :width]
                 return self.model.forward_features(pixels).float()
             return self.model(pixels, **self._how).last_hidden_state.float()
 

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphflow.nodes.lib import int8
+
 from ..catalogue import Vocabulary
 from ..world import Mixture, Split, render, sample_scene
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
@@ -49,7 +51,7 @@ def started(
     config = dict(start.config)
     config.pop("_name_or_path", None)  # the folder that it came from
     model = AutoencoderKL.from_config(config)
-    model.load_state_dict({name: value.float().cpu() for name, value in start.state_dict().items()})
+    model.load_state_dict(_exact(start))
     missing = len(channels) - len(start.config.block_out_channels)
     if missing not in (0, 1):
         found = list(start.config.block_out_channels)
@@ -62,6 +64,14 @@ def started(
         model = add_latents(model, latent_channels)
     model.register_to_config(sample_size=size)
     return model
+
+
+def _exact(start: AutoencoderKL) -> dict[str, Tensor]:
+    """Its weights in float32 on the CPU: from its own files, where the type of the run has rounded them."""
+    folder = Path(start.config.get("_name_or_path") or "")
+    if start.dtype != torch.float32 and (folder / "config.json").is_file():
+        start = int8.from_pretrained(AutoencoderKL, folder, torch_dtype=torch.float32)
+    return {name: value.float().cpu() for name, value in start.state_dict().items()}
 
 
 def train_autoencoder(
@@ -82,7 +92,8 @@ def train_autoencoder(
     """Train an AutoencoderKL and save it to `out` in float16, its latents normalised to mean 0 and deviation 1.
 
     It begins as `start`, which may be narrower, and one level less deep, for pictures half as large, and may have
-    fewer latent channels; those that carry nothing begin anew. With `decoder_only` the latents stay those of `start`.
+    fewer latent channels; those that carry nothing begin anew. With `decoder_only` the latents stay those of `start`,
+    so that an encoder that float16 would change is saved in float32.
     Loss: L1 + 0.5 L1 of the gradients + MSE + kl_weight · KL (mean over the latents).
     """
     arguments = {
@@ -141,7 +152,12 @@ def _train(
 
     fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main() and decoder_only:
-        model.half().save_pretrained(out)
+        model.decoder.half()
+        _conv(model.post_quant_conv).half()
+        for kept in (model.encoder, _conv(model.quant_conv)):
+            if all(torch.equal(p.half().float(), p) for p in kept.parameters()):
+                kept.half()
+        model.save_pretrained(out)
     elif is_main():
         rng = random.Random(f"{loop.seed}/normalise")
         normalise_latents(model, pictures(rng, words, Split.TRAIN, 512, VARIED).to(loop.device))

@@ -14,6 +14,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from graphflow.machine import cores
+
 from ..world import Scene
 from .loop import Steps
 from .pictures import pixels_of
@@ -88,7 +90,7 @@ Part = tuple[Tensor, list[dict[str, Any]]]
 
 def _made(source: Source, vae: AutoencoderKL, jobs: Sequence[str], workers: int) -> Iterator[Part]:
     accelerator = vae.device.type != "cpu"
-    workers = max(workers, len(os.sched_getaffinity(0))) if accelerator else workers
+    workers = max(workers, cores()) if accelerator else workers
     if workers == 1:
         yield from map(_Work(source, vae), jobs)
         return

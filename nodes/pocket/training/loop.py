@@ -1,8 +1,9 @@
 """The loop that all pocket models are trained by: resumable, and spread over processes by parameter averaging.
 
 The batch of a step depends on (seed, step, rank) alone, so a run that was cut off and resumed ends with the very
-parameters of one that was not. Batches are drawn where the training runs, on the CPU; an accelerator would wait for
-them, so that there the other cores draw ahead.
+parameters of one that was not. With several processes this takes the optimiser of each, and a moment at which all have
+the same parameters: right after an averaging. Batches are drawn where the training runs, on the CPU; an accelerator
+would wait for them, so that there the other cores draw ahead.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
@@ -27,6 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
+
+from graphflow.machine import cores
 
 from .optimisers import Optimiser
 
@@ -63,7 +66,7 @@ class Loop:
     def drawing(self) -> int:
         """How many processes draw batches ahead; 0: each step draws its own."""
         if self.drawers is None:
-            return 0 if self.device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
+            return 0 if self.device == "cpu" else max(1, cores() - 1)
         return self.drawers
 
     def rate_at(self, step: int) -> float:
@@ -102,7 +105,7 @@ def fit(
 
     `draw` makes what the loss finds as `Step.drawn`; it may run ahead in another process and must not touch a device.
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank = _rank()
     model.to(loop.device).train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = Optimiser(loop.optimiser, parameters, loop.learning_rate, loop.weight_decay)
@@ -119,7 +122,9 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
-        if dist.is_initialized() and (number % loop.average_every == 0 or number == loop.count - 1):
+        last = number == loop.count - 1
+        apart = dist.is_initialized() and not (last or number % loop.average_every == 0)
+        if dist.is_initialized() and not apart:
             _average_over_processes(parameters)
         if loop.ema:
             decay = min(loop.ema, (number + 1) / (number + 10))
@@ -133,8 +138,7 @@ def fit(
         if now - shown_at > 20:
             log(f"step {number + 1}/{loop.count} loss {torch.stack(losses).mean().item():.4f}")
             shown_at, losses = now, []
-        last = number == loop.count - 1
-        if checkpoint and rank == 0 and (last or now - saved_at > loop.save_seconds):
+        if checkpoint and not apart and _as_the_first_says(last or now - saved_at > loop.save_seconds):
             _save(checkpoint, parameters, average, optimiser, number + 1)
             saved_at = now
     for name, value in average.items():
@@ -220,21 +224,29 @@ def in_processes(function: Callable[..., Any], workers: int, steps: Steps, log: 
             context.Process(
                 target=_other,
                 args=(begun, function, meeting, rank, workers, arguments),
-                daemon=True,
+                daemon=False,  # a daemon may have no processes that draw for it
             )
             for rank in range(1, workers)
         ]
-        for process in others:
-            process.start()
-        _wait_for(begun, others)
-        dist.init_process_group("gloo", init_method=meeting, rank=0, world_size=workers)
-        try:
-            result = function(steps=steps, log=log, **arguments)
-        finally:
-            dist.destroy_process_group()
-        for process in others:
-            process.join()
-        return result
+        with ExitStack() as ending:
+            for process in others:
+                process.start()
+                ending.callback(_end, process)
+            _wait_for(begun, others)
+            dist.init_process_group("gloo", init_method=meeting, rank=0, world_size=workers)
+            try:
+                result = function(steps=steps, log=log, **arguments)
+            finally:
+                dist.destroy_process_group()
+            for process in others:
+                process.join()
+            return result
+
+
+def _end(process: BaseProcess) -> None:
+    """End a process that is no daemon: Python would wait for it for ever when this one fails or is interrupted."""
+    process.terminate()
+    process.join()
 
 
 def _wait_for(begun: Semaphore, others: Sequence[BaseProcess]) -> None:
@@ -244,8 +256,6 @@ def _wait_for(begun: Semaphore, others: Sequence[BaseProcess]) -> None:
         if begun.acquire(timeout=1):
             waiting -= 1
         elif any(process.exitcode is not None for process in others):
-            for process in others:
-                process.terminate()
             raise RuntimeError("a training process died before it began; its message stands above")
 
 
@@ -266,7 +276,20 @@ def _other(
 
 def is_main() -> bool:
     """Whether this process is the one that writes results."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return _rank() == 0
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _as_the_first_says(answer: bool) -> bool:
+    """The answer of the first process, in all of them: their clocks differ."""
+    if not dist.is_initialized():
+        return answer
+    said = torch.tensor([answer])
+    dist.broadcast(said, 0)
+    return bool(said)
 
 
 def _average_over_processes(parameters: dict[str, nn.Parameter]) -> None:
@@ -291,20 +314,33 @@ def _save(
     optimiser: Optimiser,
     done: int,
 ) -> None:
-    """Write `step-<n>/` and then point `last.json` at it, so that a crash leaves the older checkpoint in force."""
+    """Write a file for each process, then point `last.json` at them: a crash leaves the older checkpoint in force."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": p.detach().contiguous() for name, p in parameters.items()}
     tensors |= {f"average/{name}": value.contiguous() for name, value in average.items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state().items()}
-    file = f"step-{done}.safetensors"
-    save_file(tensors, folder / f"{file}.part")
-    os.replace(folder / f"{file}.part", folder / file)
-    last = {"done": done, "file": file, "sha256": digest_of(folder / file)}
+    first, *others = files = _files(done)
+    own = files[_rank()]
+    save_file(tensors, folder / f"{own}.part")
+    os.replace(folder / f"{own}.part", folder / own)
+    if dist.is_initialized():
+        dist.barrier()
+    if not is_main():
+        return
+    last: dict[str, Any] = {"done": done, "file": first, "sha256": digest_of(folder / first)}
+    if others:
+        last["others"] = {file: digest_of(folder / file) for file in others}
     (folder / "last.json.part").write_text(json.dumps(last) + "\n")
     os.replace(folder / "last.json.part", folder / "last.json")
     for old in folder.glob("step-*.safetensors"):
-        if old.name != file:
+        if old.name not in files:
             old.unlink()
+
+
+def _files(done: int) -> list[str]:
+    """The names of a checkpoint's files, one a process; a process alone writes the first."""
+    others = range(1, dist.get_world_size() if dist.is_initialized() else 1)
+    return [f"step-{done}.safetensors", *(f"step-{done}-rank-{rank}.safetensors" for rank in others)]
 
 
 def _restore(
@@ -313,15 +349,20 @@ def _restore(
     average: dict[str, Tensor],
     optimiser: Optimiser,
 ) -> int:
-    """Load the newest checkpoint in place; returns how many steps it has behind it, 0 for none or a damaged one."""
+    """Load the newest checkpoint in place; returns how many steps it has behind it, 0 for none or a damaged one.
+
+    Every process looks at all files, so that all begin at the same step. One of another number of processes counts as
+    damaged: it lacks the optimisers of some, or has too many.
+    """
     try:
         last = json.loads((folder / "last.json").read_text())
-        file, done = folder / str(last["file"]), int(last["done"])
-        if digest_of(file) != last["sha256"]:
+        done, digests = int(last["done"]), {last["file"]: last["sha256"]} | last.get("others", {})
+        files = _files(done)
+        if digests != {file: digest_of(folder / file) for file in files}:
             return 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-    tensors = load_file(file)
+    tensors = load_file(folder / files[_rank()])
     for name, p in parameters.items():
         p.data.copy_(tensors[f"model/{name}"])
     prefix = "optimiser/"

@@ -65,6 +65,17 @@ def test_prompt_holds_examples_number_and_instruction_and_opens_the_answer():
     assert opening == f"Before transformation:\nCaption 1: {CAT}\nCaption 2:"
 
 
+def test_the_prompt_says_how_many_captions_its_examples_have():
+    prompt, _ = few_shot_prompt(Request(CAT, "turn the cat into a dog", 6, num_shots=2), continues=False)
+    assert prompt.count("Caption 4: ") == 2 * 2
+    assert "Caption 5: " not in prompt
+    assert prompt.count("four (4) captions") == 2
+    assert "For the last one there are six (6) of each." in prompt
+    assert "Write the six (6) captions before" in prompt
+    alone, _ = few_shot_prompt(Request(CAT, "x", 6, num_shots=0), continues=False)
+    assert "four (4)" not in alone
+
+
 def test_one_caption_leads_straight_to_the_other_side():
     _, opening = few_shot_prompt(Request(CAT, "x", 1), continues=True)
     assert opening == f"Before transformation:\nCaption 1: {CAT}\nAfter transformation:\nCaption 1:"
@@ -152,6 +163,13 @@ def test_pairs_are_pooled_until_there_are_enough_and_the_first_is_the_likeliest(
     assert ask(llm) == EditCaptions(["a cat", "a photo of a cat", "my cat"], ["a dog", "a photo of a dog", "my dog"])
     assert llm.asked[0][0] == f"caption: {CAT} instruction: turn the cat into a dog"
     assert [(n, how["temperature"] > 0) for _, n, how in llm.asked] == [(1, False), (3, True), (3, True)]
+
+
+def test_a_seed_samples_the_first_pair_too():
+    llm = Scripted(["before: a cat after: a dog"], template="edit_pair")
+    assert ask(llm, n=1, seed=7).after == ["a dog"]
+    [(_, n, how)] = llm.asked
+    assert (n, how["seed"], how["temperature"]) == (1, 7, 1.0)
 
 
 B, A = "Before transformation", "After transformation"

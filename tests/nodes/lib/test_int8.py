@@ -41,6 +41,14 @@ def test_a_weight_is_at_most_half_a_step_off() -> None:
     assert (off[3:] < weight.abs().amax(dim=(1, 2, 3))[3:] / 250).all()
 
 
+def test_weights_that_are_to_stay_are_not_rounded() -> None:
+    tensors = {"encoder.w": torch.randn(3, 4), "decoder.w": torch.randn(3, 4), "encoder.bias": torch.randn(3)}
+    stored_ = int8.to_int8(tensors, leave=("encoder.",))
+    assert set(stored_) == {*tensors, "decoder.w.int8_scale"}
+    back = int8.from_int8(stored_)
+    assert all(torch.equal(back[name], tensors[name]) for name in ("encoder.w", "encoder.bias"))
+
+
 def test_zero_and_one_dimensional_weights_survive() -> None:
     tensors = {"w": torch.zeros(3, 4), "bias": torch.randn(5), "count": torch.tensor([7])}
     back = int8.from_int8(int8.to_int8(tensors))

@@ -7,7 +7,7 @@ import torch
 from checkpoints import save_ultra_edit, tiny_sd3_transformer
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from measures import picture
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny import SD_SCHEDULER, random_tensor, tiny_unet, tiny_vae
 
 from graphflow.errors import GraphflowError
@@ -17,7 +17,7 @@ from graphflow.nodes.instruct import Denoise
 from graphflow.nodes.lib.instruct_pix2pix import InstructDenoiser, instruct_sample
 from graphflow.nodes.lib.ultra_edit import InstructTransformer
 from graphflow.nodes.lib.vae import VAE, to_pixels
-from graphflow.nodes.text import Encode
+from graphflow.nodes.text import Direction, Encode
 
 PICTURE = picture(96, 64)
 MASK = Image.new("L", (48, 32), 0)
@@ -72,6 +72,17 @@ def test_no_mask_is_a_white_one_and_only_where_masks_are_read():
             unmasked.condition(vae, PICTURE, white)
 
 
+def test_a_mask_of_other_proportions_is_cut_as_its_picture_is():
+    model, vae = InstructTransformer(tiny_sd3_transformer(12), SCHEDULE), VAE(tiny_vae())
+    fitted, mask = ImageOps.fit(picture(128, 64), (64, 64)), Image.new("L", (128, 64), 0)
+    mask.paste(255, (0, 0, 64, 64))
+    left = Image.new("L", fitted.size, 0)
+    left.paste(255, (0, 0, 32, 64))
+    assert torch.equal(model.condition(vae, fitted, mask), model.condition(vae, fitted, left))
+    mask.paste(0, (0, 0, 32, 64))
+    assert torch.equal(model.condition(vae, fitted, mask), model.condition(vae, fitted, left))
+
+
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="reads 4 channels, expected 8, or 12 for a mask"):
         InstructTransformer(tiny_sd3_transformer(4), SCHEDULE)
@@ -106,6 +117,12 @@ def test_the_text_is_that_of_diffusers_pipeline(folder):
     assert encoder.cut_off(["x" * 77]) == ["xx"]
     with pytest.raises(GraphflowError, match="t5_tokens of text_encoder is 'many'"):
         load("transformers.sd3_text", folder, options={"t5_tokens": "many"})
+
+
+def test_a_direction_between_captions_needs_another_text_encoder(folder):
+    x = Direction.In(before=["a cat"], after=["a dog"], model=load("transformers.sd3_text", folder))
+    with pytest.raises(ValueError, match="bind a single CLIP text encoder"):
+        Direction().run(x, Context())
 
 
 def test_the_nodes_edit_with_a_saved_repository(folder):

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from graphflow.node import Context
+from graphflow.nodes.lib import int8
 from graphflow.nodes.lib.int8 import is_int8
+from graphflow.nodes.lib.vae import VAE
+from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
 from graphflow.nodes.train import TrainAutoencoder, TrainCLIP
 from graphflow.session import open_session
 
@@ -106,6 +110,27 @@ def test_the_decoder_alone_needs_a_start() -> None:
     node = TrainAutoencoder(num_steps=1, batch_size=1, decoder_only=True)
     with pytest.raises(ValueError, match="decoder_only needs an autoencoder to start from"):
         node.run(node.In(), Context())
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_the_decoder_alone_leaves_every_bit_of_the_encoder(storage: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, out = tmp_path / "first", tmp_path / "out"
+    out.mkdir()
+    new_autoencoder((8, 8, 16), 1, 64).save_pretrained(first)
+    if storage == "int8":
+        int8.store(first)
+    before, rounded = (
+        int8.from_pretrained(AutoencoderKL, first, torch_dtype=t) for t in (torch.float32, torch.bfloat16)
+    )
+    node = TrainAutoencoder(num_steps=1, batch_size=1, channels=(8, 8, 16), decoder_only=True, storage="int8")
+    node.run(node.In(start=VAE(rounded)), Context(out=out))
+    [file] = out.rglob("*.safetensors")
+    assert "decoder.conv_in.weight.int8_scale" in load_file(file)
+    after = int8.from_pretrained(AutoencoderKL, file.parent, torch_dtype=torch.float32)
+    for part in ("encoder", "quant_conv"):
+        old, new = (getattr(model, part).state_dict() for model in (before, after))
+        assert all(torch.equal(new[name], old[name]) for name in old), part
 
 
 class Killed(Exception):

@@ -56,12 +56,12 @@ def test_ip2p_preprocessing_stretches_without_antialiasing(size):
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (40, 18), (18, 40), (300, 2)])
 def test_hps_preprocessing_adds_black_margins(size, antialias):
     image = picture(*size)
     unit = compose("tensor")(image)
     scale = 40 / max(size)
-    new = [round(side * scale) for side in unit.shape[1:]]
+    new = [max(1, round(side * scale)) for side in unit.shape[1:]]
     small = tv.Resize(new, interpolation=tv.InterpolationMode.BICUBIC, antialias=antialias)(unit)
     down, right = 40 - new[0], 40 - new[1]
     square = tv.Pad([right // 2, down // 2, right - right // 2, down - down // 2])(small)
@@ -97,6 +97,16 @@ def test_a_mask_is_split_at_128_and_fits_the_picture():
     inside = pixels.mask_of(mask, (8, 2), "inside")
     assert inside[0, 0].tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]] * 2
     assert torch.equal(pixels.mask_of(mask, (8, 2), "outside"), 1 - inside)
+
+
+@pytest.mark.parametrize("size", [(128, 96), (21, 16), (22, 16), (32, 24)])
+def test_a_mask_of_the_same_proportions_is_taken_within_a_pixel(size):
+    assert pixels.mask_of(half_mask(*size), (64, 48), "inside").shape[-2:] == (48, 64)
+
+
+def test_a_mask_of_other_proportions_is_an_error_that_names_both_sizes():
+    with pytest.raises(ValueError, match="the mask has 64x48 pixels and the picture 64x64"):
+        pixels.mask_of(half_mask(64, 48), (64, 64), "inside")
 
 
 def test_black_out_keeps_the_region_only():

@@ -95,6 +95,13 @@ def test_pictures_that_are_no_square_are_taken(ours, theirs):
     assert ours.keys(wide).shape == theirs.keys(wide).shape == (1, 1 + 4 * 8, 32)
 
 
+def test_what_is_no_whole_patch_is_left_out(ours, theirs):
+    odd = pixels.structure_pixels(pixels.to_unit(picture(75, 48)), 32, 480, True)
+    assert odd.shape[-2:] == (32, 50)
+    assert theirs.keys(odd).shape == ours.keys(odd).shape == (1, 1 + 4 * 6, 32)
+    assert torch.equal(theirs.keys(odd), theirs.keys(odd[..., :48]))
+
+
 def test_a_layer_that_does_not_exist_is_named(ours):
     with pytest.raises(ValueError, match="layer 11 does not exist: the ViT has 2 layers"):
         ours.keys(A, 11)

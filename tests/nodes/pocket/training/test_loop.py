@@ -1,9 +1,11 @@
 import json
+import multiprocessing
+import os
 from dataclasses import replace
 
 import pytest
 import torch
-from line_fit import Deadly, fitted_weight, line, loss_of
+from line_fit import Deadly, fitted_weight, line, loss_of, only_the_first_fails, resumed_weight
 
 from graphflow.nodes.pocket.training.loop import Loop, all_steps, digest_of, fit, in_processes
 
@@ -99,6 +101,42 @@ def test_two_processes_agree_on_parameters_that_neither_has_alone():
     assert not torch.equal(alone, together)
 
 
+def test_processes_have_processes_that_draw_for_them(tmp_path):
+    here, elsewhere = (
+        in_processes(resumed_weight, 2, all_steps, print, checkpoint=tmp_path / str(drawers), drawers=drawers)
+        for drawers in (0, 1)
+    )
+    assert torch.equal(here, elsewhere)
+
+
+def test_a_failure_ends_the_other_processes():
+    with pytest.raises(OSError, match="the disk is full"):
+        in_processes(only_the_first_fails, 2, all_steps, print)
+    assert not multiprocessing.active_children()
+
+
+def test_two_processes_that_were_cut_off_end_with_the_parameters_of_two_that_were_not(tmp_path):
+    whole = in_processes(resumed_weight, 2, all_steps, print, checkpoint=tmp_path / "whole")
+    cut = tmp_path / "cut"
+    with pytest.raises(Interrupted):
+        in_processes(resumed_weight, 2, only(6), print, checkpoint=cut)
+    said = []
+    assert torch.equal(in_processes(resumed_weight, 2, all_steps, said.append, checkpoint=cut), whole)
+    assert said[0] == "resumed at step 4", "the averagings are after steps 1, 4, 7 and 8"
+    assert sorted(file.name for file in cut.iterdir()) == [
+        "last.json",
+        "step-8-rank-1.safetensors",
+        "step-8.safetensors",
+    ]
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_not_resumed_from(tmp_path):
+    in_processes(resumed_weight, 2, all_steps, print, checkpoint=tmp_path)
+    said = []
+    resumed_weight(all_steps, said.append, tmp_path)
+    assert not said
+
+
 def test_batches_that_others_draw_ahead_are_the_same_batches(tmp_path):
     def draw(step):
         x = torch.rand(step.batch_size, 3, generator=step.torch_rng)
@@ -125,3 +163,8 @@ def test_an_accelerator_has_its_batches_drawn_by_the_other_cores():
     assert LOOP.drawing == 0
     assert replace(LOOP, device="cuda").drawing >= 1
     assert replace(LOOP, device="cuda", drawers=3).drawing == 3
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert replace(LOOP, device="mps").drawing >= 1
