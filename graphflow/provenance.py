@@ -159,7 +159,11 @@ def without_paths(record: RunRecord) -> RunRecord:
         if given.type in ("Text", "list[Text]"):
             data["inputs"][name]["value"] = given.value
         if given.source is not None:
-            data["inputs"][name]["source"] = PureWindowsPath(given.source).name
+            data["inputs"][name]["source"] = (
+                PureWindowsPath(given.source).name
+                if isinstance(given.source, str)
+                else [PureWindowsPath(source).name for source in given.source]
+            )
     return RunRecord.model_validate(data)
 
 

@@ -29,16 +29,23 @@ class ValueRecord(_Record):
 
 
 class InputRecord(_Record):
-    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave.
+    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave, for a list of
+    pictures the names of all (older records join them with commas).
 
-    `items` are the digests of a list's elements.
+    `items` are the digests of a list's elements; `default` says that nobody gave the value.
     """
 
     type: str
     digest: str | None = None
     items: list[str] | None = None
     value: Any = None
-    source: str | None = None
+    source: str | list[str] | None = None
+    default: bool = False
+
+    @property
+    def names(self) -> str:
+        """The names of the user's files, as people read them."""
+        return ", ".join(self.source) if isinstance(self.source, list) else self.source or ""
 
 
 class ModelRecord(_Record):

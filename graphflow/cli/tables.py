@@ -207,7 +207,7 @@ def _record_table(record: RunRecord) -> Table:
 
 def _record_sections(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     inputs = [
-        (n, i.source or (json.dumps(i.value, ensure_ascii=False) if i.value is not None else f"{i.type} {i.digest}"))
+        (n, i.names or (json.dumps(i.value, ensure_ascii=False) if i.value is not None else f"{i.type} {i.digest}"))
         for n, i in record.inputs.items()
     ]
     overrides = [(n, json.dumps(v, ensure_ascii=False)) for n, v in record.overrides.items()]

@@ -94,7 +94,7 @@ def build(record: RunRecord, load: Load, memory: Memory | None = None) -> Page:
 
 def _input_view(name: str, given: InputRecord, viewer: Viewer) -> View:
     if given.type == "Folder":
-        return View(name, given.type, "text", text=units.printable(given.source or ""))
+        return View(name, given.type, "text", text=units.printable(given.names))
     return viewer.view(name, ValueRecord(type=given.type, digest=given.digest or ""))
 
 
@@ -170,7 +170,7 @@ def rerun_command(record: RunRecord) -> list[str]:
     for name, given in record.inputs.items():
         value = given.source if given.value is None else given.value
         if given.items is not None and given.source is not None:
-            value = _glob(given.source)
+            value = _glob(given.source if isinstance(given.source, list) else given.source.split(", "))
         if value is not None:
             option = "--map" if name in record.mapped else "-i"
             parts.append(
@@ -182,9 +182,10 @@ def rerun_command(record: RunRecord) -> list[str]:
     return [units.printable(shlex.join(words)) for words in parts]
 
 
-def _glob(source: str) -> str:
+def _glob(names: list[str]) -> str:
     """What finds the files of a list again, of which the record has only the names."""
-    names = source.split(", ")
+    if len(names) == 1:
+        return names[0]
     suffixes = {PurePath(name).suffix for name in names}
     return f"*{suffixes.pop()}" if len(suffixes) == 1 else "*"
 

@@ -185,6 +185,9 @@ def test_the_rerun_command_maps_again() -> None:
     ]  # fmt: skip
     mixed = {"photos": InputRecord(type="list[Image]", digest="d", items=[], source="a.png, b.jpg")}
     assert rerun_command(mapped(inputs=mixed, mapped=[]))[1] == "-i 'photos=*'"
+    for source, expected in ((["a.png", "b.jpg"], "'photos=*'"), (["a, b.png"], "'photos=a, b.png'")):
+        named = {"photos": InputRecord(type="list[Image]", digest="d", items=[], source=source)}
+        assert rerun_command(mapped(inputs=named, mapped=[]))[1] == f"-i {expected}"
     assert "graphflow run run.json" in text_of(render(found, load)), "the name of a picture would be image-*.png"
 
 
