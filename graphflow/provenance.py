@@ -164,6 +164,7 @@ def without_paths(record: RunRecord) -> RunRecord:
                 if isinstance(given.source, str)
                 else [PureWindowsPath(source).name for source in given.source]
             )
+    data["written"] = []  # what else lies in the folder is nobody's business
     return RunRecord.model_validate(data)
 
 

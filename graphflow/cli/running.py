@@ -28,6 +28,7 @@ from graphflow.cli.app import (
     StoreFolder,
     Until,
     app,
+    folder_of,
     inputs_of,
     options_of,
     session_of,
@@ -36,6 +37,7 @@ from graphflow.errors import GraphflowError, UsageError
 from graphflow.garbage import paused
 
 if TYPE_CHECKING:
+    from graphflow.claim import Claim
     from graphflow.run import Run, Runner
 
 
@@ -68,13 +70,17 @@ def run(
         bool, typer.Option("--keep-going", "-k", help="go on with what does not need a node or element that failed")
     ] = False,
     code: Code = "warn",
-    out: Annotated[Path | None, typer.Option("--out", help="out folder; default runs/GRAPH-001, -002, …")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=folder_of, metavar="PATH", help="out folder; default runs/GRAPH-001, -002, …"),
+    ] = None,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="embed provenance in PNG outputs")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     json_: Json = False,
 ) -> None:
     """Run a graph; finished intermediates come from the store."""
     from graphflow import outputs
+    from graphflow.claim import REPORT
 
     if only and until:
         raise UsageError("--only and --until exclude each other")
@@ -86,18 +92,19 @@ def run(
     if sweep:
         from graphflow.cli.sweep import Sweeper
 
-        Sweeper(session, given, options, sweep, out, metadata, quiet).run()
+        Sweeper(session, given, options, sweep, out, metadata, quiet, graph).run()
         return
     runner = session.runner(given, options=options)
     folder = out or outputs.next_folder(Path("runs"), session.graph.name)
+    place = outputs.claimed(folder, runner, graph)
     for warning in session.graph.warnings:
         print(warning, file=sys.stderr)
     with outputs.out_folder(folder):
-        done, written = run_into(runner, folder, metadata, quiet or json_)
+        done, written = run_into(runner, place, metadata, quiet or json_)
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:
-        for line in [*listed(written), folder / outputs.REPORT]:
+        for line in [*listed(written), folder / REPORT]:
             print(line)
     if done.failures:
         raise GraphflowError(failure_text(done.failures))
@@ -114,25 +121,26 @@ def listed(paths: Sequence[Path]) -> list[str]:
     return lines
 
 
-def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:
+def run_into(runner: Runner, place: Claim, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:
     """Run, and write outputs, record and report into an existing folder; record and report also when it fails."""
     from graphflow import outputs
+    from graphflow.claim import EVENTS
     from graphflow.cli.progress import progress
     from graphflow.events import Bus, JsonLines
 
     with ExitStack() as stack:
-        log = stack.enter_context(JsonLines(folder / "events.jsonl"))
+        log = stack.enter_context(JsonLines(place.folder / EVENTS))
         display = stack.enter_context(progress(quiet))
         runner.emit = Bus(log, display)
         try:
             done = runner.run()
         except BaseException:
             if runner.begun:
-                outputs.write_index(runner, folder)
+                outputs.write_index(runner, place, done=False)
             raise
     with paused():
-        written = outputs.write(done, folder, metadata)
-        outputs.write_index(runner, folder)
+        written = outputs.write(done, place, metadata)
+        outputs.write_index(runner, place)
     return done, written
 
 
