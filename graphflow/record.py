@@ -60,6 +60,7 @@ class ModelRecord(_Record):
 class NodeRecord(_Record):
     """One node: what it is, where its inputs came from, and what became of it.
 
+    `interrupted` was a node that had begun when the run ended; `skipped` one that could not begin.
     `seconds` is the computing time; for a cached node, that of the run that computed it. `started` is in seconds
     after the run's beginning. `batch` elements were computed in one call on `device`, the time of each being its share;
     `peak` is what the call needed there beside the weights, in bytes.
@@ -67,7 +68,7 @@ class NodeRecord(_Record):
 
     kind: str
     version: int
-    status: Literal["cached", "ran", "failed", "skipped"]
+    status: Literal["cached", "ran", "failed", "skipped", "interrupted"]
     reason: str = ""
     key: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
