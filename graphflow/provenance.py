@@ -164,7 +164,7 @@ def without_paths(record: RunRecord) -> RunRecord:
                 if isinstance(given.source, str)
                 else [PureWindowsPath(source).name for source in given.source]
             )
-    data["written"] = []  # what else lies in the folder is nobody's business
+    data["written"], data["command"] = [], []  # they tell of the user's folders, and do not make the picture
     return RunRecord.model_validate(data)
 
 

@@ -101,7 +101,8 @@ class RunRecord(_Record):
     `text` is the graph file and `files` are those of its sub-graphs; `overrides` are the ``--set`` values, keyed
     ``node.parameter``; `mapped` are the inputs over which the whole graph was run (``--map``); `memory` is what a
     device's weights and activations may take, in bytes, where that has a limit. `written` are the files in the out
-    folder that graphflow may replace, beside those that every run writes.
+    folder that graphflow may replace, beside those that every run writes. `command` is what the user typed after
+    ``graphflow``; no picture carries it.
     """
 
     format: Literal[1] = FORMAT
@@ -125,3 +126,4 @@ class RunRecord(_Record):
     nodes: dict[str, NodeRecord] = Field(default_factory=dict)
     outputs: dict[str, ValueRecord] = Field(default_factory=dict)
     written: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)

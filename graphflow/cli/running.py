@@ -46,6 +46,7 @@ MOST_FILES = 20  # of a list that are named one by one
 
 @app.command()
 def run(
+    context: typer.Context,
     graph: GraphName,
     input: Inputs = [],  # noqa: B006  typer reads the default, nobody changes it
     set: Settings = [],  # noqa: B006
@@ -63,7 +64,10 @@ def run(
     ] = [],  # noqa: B006
     until: Until = [],  # noqa: B006
     only: Annotated[
-        list[str], typer.Option("--only", metavar="NODE", help="run nothing but a node: what it needs must be cached")
+        list[str],
+        typer.Option(
+            "--only", metavar="NODE", help="run nothing but a node: what it needs must be cached, else exit code 4"
+        ),
     ] = [],  # noqa: B006
     refresh: Refresh = [],  # noqa: B006
     keep_going: Annotated[
@@ -88,11 +92,12 @@ def run(
         raise UsageError("--sweep has no --json: its table is sweep.csv in the out folder")
     options = options_of(only or until, refresh, code, keep_going, bool(only), memory, batch)
     given = inputs_of(input, map)
+    typed: Sequence[str] = context.obj or ()
     session = session_of(graph, set, models, device, dtype, store, nodes, map)
     if sweep:
         from graphflow.cli.sweep import Sweeper
 
-        Sweeper(session, given, options, sweep, out, metadata, quiet, graph).run()
+        Sweeper(session, given, options, sweep, out, metadata, quiet, graph, typed).run()
         return
     runner = session.runner(given, options=options)
     folder = out or outputs.next_folder(Path("runs"), session.graph.name)
@@ -100,7 +105,7 @@ def run(
     for warning in session.graph.warnings:
         print(warning, file=sys.stderr)
     with outputs.out_folder(folder):
-        done, written = run_into(runner, place, metadata, quiet or json_)
+        done, written = run_into(runner, place, metadata, quiet or json_, typed)
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:
@@ -121,8 +126,13 @@ def listed(paths: Sequence[Path]) -> list[str]:
     return lines
 
 
-def run_into(runner: Runner, place: Claim, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:
-    """Run, and write outputs, record and report into an existing folder; record and report also when it fails."""
+def run_into(
+    runner: Runner, place: Claim, metadata: bool, quiet: bool, typed: Sequence[str] = ()
+) -> tuple[Run, list[Path]]:
+    """Run, and write outputs, record and report into an existing folder; record and report also when it fails.
+
+    `typed` is the command line that does the run again, which the report tells.
+    """
     from graphflow import outputs
     from graphflow.claim import EVENTS
     from graphflow.cli.progress import progress
@@ -136,9 +146,11 @@ def run_into(runner: Runner, place: Claim, metadata: bool, quiet: bool) -> tuple
             done = runner.run()
         except BaseException:
             if runner.begun:
+                runner.record.command = list(typed)
                 outputs.write_index(runner, place, done=False)
             raise
     with paused():
+        done.record.command = list(typed)
         written = outputs.write(done, place, metadata)
         outputs.write_index(runner, place)
     return done, written

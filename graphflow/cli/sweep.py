@@ -18,6 +18,7 @@ from graphflow.mapped import EACH
 from graphflow.sheet import contact_sheet
 from graphflow.sweep import Axis, Point, Row, as_csv, as_table, columns_of, parse_axis, product, results_of
 from graphflow.units import plural
+from graphflow.yamlfile import typed_value
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -43,6 +44,7 @@ class Sweeper:
         metadata: embed provenance in PNG outputs.
         quiet: no progress.
         graph: what the user named as the graph.
+        typed: the command line.
 
     Raises:
         UsageError: a target is neither a parameter nor an input, or something in the out folder would be replaced that
@@ -53,9 +55,10 @@ class Sweeper:
     def __init__(
         self, session: Session, given: Mapping[str, str], options: Options, texts: Sequence[str], out: Path | None,
         metadata: bool, quiet: bool, graph: str,
+        typed: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.session, self.given, self.options = session, dict(given), options
-        self.metadata, self.quiet = metadata, quiet
+        self.metadata, self.quiet, self.typed = metadata, quiet, typed
         self.axes = [parse_axis(text) for text in texts]
         for axis in self.axes:
             self.check_target(axis)
@@ -128,7 +131,7 @@ class Sweeper:
             print(f"[{number}/{len(self.points)}] {point.label}")
         try:
             with outputs.out_folder(place.folder):
-                done, _ = run_into(runner, place, self.metadata, self.quiet)
+                done, _ = run_into(runner, place, self.metadata, self.quiet, alone(self.typed, point))
         except GraphflowError as error:
             self.rows.append(Row(point, "failed", 0.0))
             self.pictures.append([])
@@ -178,6 +181,22 @@ class Sweeper:
                 label = row.point.label + (f" [{position}]" if several > 1 else "")
                 cells.append((label, pictures[position] if position < len(pictures) else None))
         return contact_sheet(cells, several if several > 1 else columns_of(self.axes))
+
+
+def alone(typed: Sequence[str], point: Point) -> list[str]:
+    """The command line that runs one combination of a sweep, without the sweep and its folder."""
+    out: list[str] = []
+    rest = iter(typed)
+    for word in rest:
+        if word in ("--sweep", "--out"):
+            next(rest, None)
+        elif not word.startswith(("--sweep=", "--out=")):
+            out.append(word)
+    for name, value in point.settings.items():
+        out += ["--set", f"{name}={typed_value(value)}"]
+    for name, value in point.inputs.items():  # which are read by their type: text stands as it is
+        out += ["-i", f"{name}={value if isinstance(value, str) else typed_value(value)}"]
+    return out
 
 
 def _first_line(path: Path) -> str:

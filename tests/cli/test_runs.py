@@ -515,12 +515,33 @@ def test_a_shorter_sweep_leaves_nothing_of_a_longer_one(folder: Path) -> None:
     assert files(folder / "out/001") == ["events.jsonl", "join.text.txt", "report.html", "run.json"]
 
 
+def test_the_report_tells_the_command_as_it_was_typed(folder: Path) -> None:
+    (folder / "pack.py").write_text("")
+    typed = ["run", "g.yaml", *IMAGE, "--nodes", "pack.py", "--device", "cpu", "-q", "--out", "out dir"]
+    assert graphflow(typed) == 0
+    assert record(folder / "out dir")["command"] == typed
+    shown = re.sub(r"<[^>]*>", "", (folder / "out dir/report.html").read_text())
+    command = "graphflow run g.yaml -i image=photos/0.png --nodes pack.py --device cpu -q --out &#39;out dir&#39;"
+    assert command in shown
+    assert graphflow([*RUN, "out", "-i", "text=bad"]) == 1
+    assert record(folder / "out")["command"] == [*RUN, "out", "-i", "text=bad"]
+
+
+def test_each_combination_of_a_sweep_has_its_own_command(folder: Path) -> None:
+    sweep = ["run", "g.yaml", *IMAGE, "--sweep", "shout.mark=['3', '!']", "--sweep=text=a,b", "-q", "--out", "out"]
+    assert graphflow(sweep) == 0
+    command = record(folder / "out/002")["command"]
+    assert command == ["run", "g.yaml", *IMAGE, "-q", "--set", 'shout.mark="3"', "-i", "text=b"]
+    assert graphflow([*command, "--out", "alone"]) == 0
+    assert (folder / "alone/text.txt").read_text() == (folder / "out/002/text.txt").read_text() == "B3 B3\n"
+
+
 def test_a_picture_does_not_tell_what_else_lies_beside_it(folder: Path) -> None:
     graphflow([*RUN, "out"])
     graphflow(["run", "g.yaml", *IMAGE, "-q", "--out", "out", "-i", "text=you"])
     found = read(folder / "out/image.png")
     assert found is not None
-    assert found.written == []
+    assert found.written == found.command == []
 
 
 # --- wrong use leaves nothing -----------------------------------------------------------------------------------------
