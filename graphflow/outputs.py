@@ -5,8 +5,6 @@ Every file is written beside its place and renamed, so that a killed run leaves 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -177,6 +175,9 @@ def _write_output(
 
 def _as_csv(record: RunRecord, cells: dict[str, list[Any]]) -> str:
     """What went into each element of a map, and what came out of it: a line an element."""
+    import csv
+    import io
+
     given = {name: _given(record.inputs[name]) for name in record.mapped}
     count = max(map(len, given.values()), default=0)
     columns: dict[str, list[Any]] = {}
