@@ -74,7 +74,7 @@ def _bytes_differ(one: NodeRecord, two: NodeRecord) -> bool:
 
 def _inputs(record: RunRecord) -> dict[str, Any]:
     return {
-        n: i.value if i.value is not None else f"{i.source or i.type} {(i.digest or '')[:12]}"
+        n: i.value if i.value is not None else f"{i.names or i.type} {(i.digest or '')[:12]}"
         for n, i in record.inputs.items()
     }
 

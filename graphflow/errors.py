@@ -3,7 +3,7 @@
 GraphflowError                 exit code 1
 ├── UsageError                 2    a wrong command line
 ├── InvalidError               3    a graph, preset or input value is wrong; carries all diagnostics at once
-├── WouldRunError              4    ``plan --check``: something would run
+├── WouldRunError              4    ``plan --check``, ``run --only``: something would run that must not
 ├── MissingError               5    a model or an input file is missing
 ├── NodeError                  1    a node failed while running; names the node, keeps the cause
 │   └── ContractError          1    a node returned something that its ports do not allow
@@ -74,7 +74,7 @@ class InvalidError(GraphflowError):
 
 
 class WouldRunError(GraphflowError):
-    """``plan --check`` found a node that is not cached."""
+    """``plan --check``, or ``run --only`` before it begins, found a node that is not cached."""
 
     exit_code = 4
 

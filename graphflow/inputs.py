@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from graphflow.constants import read_constant
 from graphflow.errors import Diagnostic, InvalidError, Mark, MissingError, UsageError, did_you_mean, shown
 from graphflow.pictures import SUFFIXES, read_image, to_rgb
 from graphflow.ports import EXTERNAL
-from graphflow.spec import InputSpec
+from graphflow.spec import InputSpec, plain
 from graphflow.store import Store, Stored
+from graphflow.yamlfile import read_text
 
 if TYPE_CHECKING:
     from graphflow.record import InputRecord
@@ -23,13 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputValue:
-    """A bound input. `load` decodes a picture only when something needs it; `elements` are those of a list."""
+    """A bound input.
+
+    Attributes:
+        load: decodes a picture only when something needs it.
+        source: the name of the file or folder that the user gave; of a list the names of all.
+        elements: those of a list.
+        path: the file or folder itself.
+        default: whether nobody gave it, and the graph's own value stands in.
+    """
 
     spec: InputSpec
     stored: Stored
     load: Callable[[], Any]
-    source: str | None = None
+    source: str | list[str] | None = None
     elements: tuple[InputValue, ...] = ()
+    path: Path | None = None
+    default: bool = False
+
+    def paths(self) -> list[Path]:
+        """The user's own files and folders that the value lies in."""
+        return [value.path for value in (self, *self.elements) if value.path is not None]
 
     def element(self, position: int) -> Any:
         """One element of a list; of a list of pictures only that one is decoded."""
@@ -46,6 +62,7 @@ class InputValue:
             items=list(self.stored.items) if self.stored.items is not None and not plain else None,
             value=self.load() if plain else None,
             source=self.source,
+            default=self.default,
         )
 
 
@@ -74,21 +91,23 @@ def bind(
     problems: list[Diagnostic] = []
     missing: list[str] = []
     for name, declared in inputs.items():
-        binder = _Binder(declared, store)
+        mark = Mark(f"-i {name}") if name in given else declared.mark
+        binder = _Binder(declared, store, mark)
         try:
             if name in given:
                 bound[name] = binder.bind(given[name], base or Path())
             elif declared.has_default:
-                bound[name] = binder.default()
+                bound[name] = replace(binder.default(), default=True)
             else:
                 raise ValueError("is not given and has no default")
         except FileNotFoundError as error:
             missing.append(f"input '{name}': {error.filename or error} does not exist")
         except (ValueError, OSError) as error:
-            mark = declared.mark if name not in given else Mark(f"-i {name}")
             problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}"))
         except InvalidError as error:
             problems.extend(error.diagnostics)
+        except MissingError as error:
+            missing.append(str(error))
     if problems:
         raise InvalidError(problems)
     if missing:
@@ -97,8 +116,8 @@ def bind(
 
 
 class _Binder:
-    def __init__(self, spec: InputSpec, store: Store) -> None:
-        self.spec, self.store = spec, store
+    def __init__(self, spec: InputSpec, store: Store, mark: Mark) -> None:
+        self.spec, self.store, self.mark = spec, store, mark
 
     @property
     def codec(self) -> Codec:
@@ -110,12 +129,13 @@ class _Binder:
             return self.bind(value, folder or Path())
         if folder is None:
             raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
-        for path in value if isinstance(value, list) else [value]:
+        root = folder.resolve()
+        for path in value if isinstance(value, list) else _names(value) or [value]:
             if not isinstance(path, str):
                 raise ValueError(f"has the default {path!r}, expected a file name")
-        if (stray := self.spec.strays()) is not None:
-            raise ValueError(f"has a default outside the graph's folder: {stray}")
-        return self.bind(value, folder.resolve())
+            if not (root / path).resolve().is_relative_to(root):
+                raise ValueError(f"has a default outside the graph's folder: {path}")
+        return self.bind(value, root)
 
     def bind(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, Stored):
@@ -147,24 +167,49 @@ class _Binder:
         if not path.is_dir():
             raise ValueError(f"is no folder: {path}")
         named = [(p.relative_to(path).as_posix(), self.store.file_digest(p, digest_file)) for p in _visible(path)]
-        return InputValue(self.spec, Stored(digest_json(named), EXTERNAL), lambda: path, path.name)
+        return InputValue(self.spec, Stored(digest_json(named), EXTERNAL), lambda: path, path.name, path=path)
 
     def _picture(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
             path = (base / value).resolve()
             stored = Stored(self._digest(path), "image")
-            return InputValue(self.spec, stored, lambda: self._read_again(path, stored), path.name)
+            return InputValue(self.spec, stored, lambda: self._read_again(path, stored), path.name, path=path)
         image = self._convert(to_rgb(value))
         return InputValue(self.spec, Stored(self.codec.digest(image), "image"), lambda: image)
 
     def _pictures(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
             value = _expand(str(value), base)
-        parts = [self._picture(item, base) for item in value]
+        parts = self._each_picture(value, base)
         digests = tuple(p.stored.digest for p in parts)
         stored = Stored(digest_json(list(digests)), "image", 0, digests)
-        names = ", ".join(p.source for p in parts if p.source)
-        return InputValue(self.spec, stored, lambda: [p.load() for p in parts], names or None, tuple(parts))
+        names = [str(p.source or "") for p in parts]
+        source = names if any(names) else None
+        return InputValue(self.spec, stored, lambda: [p.load() for p in parts], source, tuple(parts))
+
+    def _each_picture(self, values: Iterable[Any], base: Path) -> list[InputValue]:
+        """The pictures of a list.
+
+        Raises:
+            InvalidError: some can't be read; every one of them is named, so that they are mended in one go.
+            MissingError: some do not exist; likewise.
+        """
+        parts: list[InputValue] = []
+        broken: list[str] = []
+        missing: list[str] = []
+        for value in values:
+            try:
+                parts.append(self._picture(value, base))
+            except FileNotFoundError as error:
+                missing.append(f"input '{self.spec.name}': {error.filename or error} does not exist")
+            except (ValueError, OSError) as error:
+                broken.append(f"input '{self.spec.name}' ({self.spec.describe()}) {error}")
+        if broken:
+            hints = [""] * (len(broken) - 1) + ["a list is read whole: mend these pictures, or leave them out"]
+            raise InvalidError(Diagnostic(self.mark, "GF130", *found) for found in zip(broken, hints, strict=True))
+        if missing:
+            raise MissingError("\n".join(missing))
+        return parts
 
     def _digest(self, path: Path) -> str:
         if not path.exists():
@@ -213,13 +258,34 @@ def _visible(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def _expand(pattern: str, base: Path) -> list[Path]:
-    """The pictures of a folder or a glob, sorted."""
-    folder = base / pattern
-    if folder.is_dir():
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    else:
-        found = sorted(Path(p) for p in glob.glob(str(folder), recursive=True))
-    if not found:
-        raise FileNotFoundError(2, "no such file", pattern)
-    return found
+def _expand(text: str, base: Path) -> list[Path]:
+    """The pictures that a text names: a file, a folder, a YAML list of files, or a glob, whose files are sorted.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        ValueError: the folder holds no pictures, or the list holds something else than names of files.
+    """
+    path = base / text
+    # Not Path.is_file: it raises where a list is too long to be a name.
+    if os.path.isfile(path):  # whatever its name would mean as a glob or a list
+        return [path]
+    if os.path.isdir(path):
+        if found := sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES):
+            return found
+        raise ValueError(f"is the folder {text}, which holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    if (names := _names(text)) is not None:
+        return [base / name for name in names]
+    if found := sorted(Path(p) for p in glob.glob(str(path), recursive=True)):
+        return found
+    raise FileNotFoundError(2, "no such file", text)
+
+
+def _names(text: Any) -> list[str] | None:
+    """The names in a YAML list; None of everything else."""
+    if not isinstance(text, str) or not (text.startswith("[") and text.endswith("]")):
+        return None  # a glob may begin with a bracket, too: [ab]*.png
+    found = plain(read_text(text, "-i"))
+    for name in found:
+        if not isinstance(name, str):
+            raise ValueError(f"holds {shown(name)}, expected the name of a picture")
+    return list(found)

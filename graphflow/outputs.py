@@ -1,4 +1,4 @@
-"""What a run leaves in its out folder: the outputs, ``run.json`` and ``report.html``.
+"""What a run leaves in its out folder: the outputs, ``run.json`` and ``report.html``; of a map ``elements.csv`` too.
 
 Every file is written beside its place and renamed, so that a killed run leaves no partial file that looks whole.
 """
@@ -15,15 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from graphflow.claim import ALWAYS, ELEMENTS, INDEX, REPORT, Claim, claim
 from graphflow.codecs import CODECS
 from graphflow.errors import GraphflowError, UsageError
 from graphflow.ports import type_by_name
 from graphflow.provenance import embed, text_of
-from graphflow.record import RunRecord, ValueRecord
+from graphflow.record import InputRecord, RunRecord, ValueRecord
 from graphflow.run import Run, Runner
 
-INDEX = "run.json"
-REPORT = "report.html"
 TRACE = "trace.json"
 
 
@@ -64,31 +63,64 @@ def _prepare(folder: Path) -> None:
         raise UsageError(f"--out: {folder} can't be written: {error.strerror or error}") from error
 
 
-def write(run: Run, folder: Path, metadata: bool = True) -> list[Path]:
+def claimed(folder: Path, runner: Runner, graph: str = "") -> Claim:
+    """What the run may replace in a folder; see `graphflow.claim`. Asked before anything is computed.
+
+    Args:
+        folder: the out folder; need not exist.
+        runner: the run.
+        graph: what the user named as the graph.
+
+    Raises:
+        UsageError: the run would replace one of its inputs, or a file that graphflow did not write.
+    """
+    found = claim(folder, runner.inputs, Path(graph) if graph else None)
+    names = [_file_name(n, runner.graph.output_port(ref).describe()) for n, ref in runner.outputs.items()]
+    found.check([*names, *ALWAYS, *[ELEMENTS] * bool(runner.graph.spec.mapped)])
+    return found
+
+
+def write(run: Run, place: Claim, metadata: bool = True) -> list[Path]:
     """Write every output; returns the files. Their names are entered into the record.
+
+    What an earlier run left there, and this one does not write, goes.
 
     Args:
         run: a finished run.
-        folder: an existing folder.
+        place: an existing folder; `write_index` completes it.
         metadata: embed the record into PNG outputs, cut down to what made the picture.
 
     Raises:
         GraphflowError: a file could not be written.
     """
-    for name, entry in run.record.outputs.items():
-        entry.file = _file_name(name, entry)
-    written = []
-    carried = text_of(run.record) if metadata and _has_picture(run.record) else None
+    record, folder = run.record, place.folder
+    for name, entry in record.outputs.items():
+        entry.file = _file_name(name, entry.type)
+    written: list[Path] = []
+    cells: dict[str, list[Any]] = {}  # of each list its elements: names of files, or plain values
+    carried = text_of(record) if metadata and _has_picture(record) else None
     try:
-        for name, entry in run.record.outputs.items():
-            written += _write_output(run, name, entry, folder, metadata, carried)
+        place.begin([*(entry.file or "" for entry in record.outputs.values()), *[ELEMENTS] * bool(record.mapped)])
+        for name, entry in record.outputs.items():
+            files, cells[name] = _write_output(run, name, entry, folder, metadata, carried)
+            written += files
+        names = {path.relative_to(folder).as_posix() for path in written}
+        if record.mapped:
+            replace_file(folder / ELEMENTS, partial(Path.write_text, data=_as_csv(record, cells), encoding="utf-8"))
+            names.add(ELEMENTS)
+        record.written = sorted(names | place.remove(names))
     except OSError as error:
         raise GraphflowError(f"{folder}: an output can't be written: {error.strerror or error}") from error
     return written
 
 
-def write_index(runner: Runner, folder: Path) -> None:
-    """Write ``run.json`` and ``report.html``; also for a run that failed or was cancelled.
+def write_index(runner: Runner, place: Claim, done: bool = True) -> None:
+    """Write ``run.json`` and ``report.html``; for a run that failed or was cancelled, too.
+
+    Args:
+        runner: the run.
+        place: its out folder.
+        done: whether the outputs are written; else the files of an earlier run stay, and graphflow's.
 
     Raises:
         GraphflowError: a file could not be written.
@@ -96,18 +128,21 @@ def write_index(runner: Runner, folder: Path) -> None:
     from graphflow.report import write_report
     from graphflow.report.memory import Memory
 
-    record, memory = runner.record, Memory(runner.store)
+    record, memory, folder = runner.record, Memory(runner.store), place.folder
+    if not done:
+        record.written = sorted(place.there())
     try:
         replace_file(folder / INDEX, lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
         replace_file(folder / REPORT, lambda path: write_report(record, runner.stored_value, path, memory))
+        place.end()
     except OSError as error:
         raise GraphflowError(f"{folder}: can't be written: {error.strerror or error}") from error
 
 
-def _file_name(name: str, entry: ValueRecord) -> str:
-    if entry.type == "Text":
+def _file_name(name: str, type_name: str) -> str:
+    if type_name == "Text":
         return f"{name}.txt"
-    found = type_by_name(entry.type)
+    found = type_by_name(type_name)
     assert found is not None
     suffix = CODECS[found[0].codec].suffix
     return f"{name}-*{suffix}" if found[1] and found[0].codec != "json" else f"{name}{suffix}"
@@ -119,19 +154,57 @@ def _has_picture(record: RunRecord) -> bool:
 
 def _write_output(
     run: Run, name: str, entry: ValueRecord, folder: Path, metadata: bool, carried: str | None
-) -> list[Path]:
-    """Write an output; `carried` is what a picture carries that is no element of a list."""
+) -> tuple[list[Path], list[Any]]:
+    """Write an output; returns its files, and of a list what stands for each element: its file, or a plain value.
+
+    `carried` is what a picture carries that is no element of a list.
+    """
     assert entry.file is not None
     if "*" not in entry.file:
         value = _with_gaps(run, name, entry) if entry.failed else run[name]
         _write_value(value, entry, folder / entry.file, carried)
-        return [folder / entry.file]
-    written = []
+        return [folder / entry.file], value if isinstance(value, list) else []
+    written: dict[int, Path] = {}
     for position, value in run.elements(name):
         path = folder / entry.file.replace("*", f"{position:03d}")
         _write_value(value, entry, path, run.record_of(name, position) if metadata else None)
-        written.append(path)
-    return written
+        written[position] = path
+    names = {position: path.relative_to(folder).as_posix() for position, path in written.items()}
+    return list(written.values()), [names.get(position) for position in range(len(names) + len(entry.failed))]
+
+
+def _as_csv(record: RunRecord, cells: dict[str, list[Any]]) -> str:
+    """What went into each element of a map, and what came out of it: a line an element."""
+    import csv
+    import io
+
+    given = {name: _given(record.inputs[name]) for name in record.mapped}
+    count = max(map(len, given.values()), default=0)
+    columns: dict[str, list[Any]] = {}
+    for name, found in cells.items():
+        if len(found) == count:
+            columns |= _columns(name, found)
+    header = ["index", *given, *(f"outputs.{n}" if n in given or n == "index" else n for n in columns)]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(range(count), *given.values(), *columns.values(), strict=True))
+    return stream.getvalue()
+
+
+def _given(entry: InputRecord) -> list[Any]:
+    """The elements of a mapped input: the names of its files, or plain values."""
+    if isinstance(entry.value, list):
+        return entry.value
+    return entry.source if isinstance(entry.source, list) else [""] * len(entry.items or ())
+
+
+def _columns(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """The column of an output; of scores one for each."""
+    if not any(isinstance(value, dict) for value in values):
+        return {name: values}
+    keys = dict.fromkeys(key for value in values if value is not None for key in value)
+    return {key: [None if value is None else value.get(key) for value in values] for key in keys}
 
 
 def _with_gaps(run: Run, name: str, entry: ValueRecord) -> list[Any]:
@@ -163,7 +236,7 @@ def replace_file(path: Path, write_to: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write_to(temporary)
-        if path.is_dir():
+        if path.is_dir() and temporary.is_dir():  # never a folder for a file
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:

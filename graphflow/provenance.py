@@ -159,7 +159,12 @@ def without_paths(record: RunRecord) -> RunRecord:
         if given.type in ("Text", "list[Text]"):
             data["inputs"][name]["value"] = given.value
         if given.source is not None:
-            data["inputs"][name]["source"] = PureWindowsPath(given.source).name
+            data["inputs"][name]["source"] = (
+                PureWindowsPath(given.source).name
+                if isinstance(given.source, str)
+                else [PureWindowsPath(source).name for source in given.source]
+            )
+    data["written"], data["command"] = [], []  # they tell of the user's folders, and do not make the picture
     return RunRecord.model_validate(data)
 
 

@@ -29,16 +29,23 @@ class ValueRecord(_Record):
 
 
 class InputRecord(_Record):
-    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave.
+    """A graph input. Plain values stand under `value`; `source` is the name of the file the user gave, for a list of
+    pictures the names of all (older records join them with commas).
 
-    `items` are the digests of a list's elements.
+    `items` are the digests of a list's elements; `default` says that nobody gave the value.
     """
 
     type: str
     digest: str | None = None
     items: list[str] | None = None
     value: Any = None
-    source: str | None = None
+    source: str | list[str] | None = None
+    default: bool = False
+
+    @property
+    def names(self) -> str:
+        """The names of the user's files, as people read them."""
+        return ", ".join(self.source) if isinstance(self.source, list) else self.source or ""
 
 
 class ModelRecord(_Record):
@@ -53,6 +60,7 @@ class ModelRecord(_Record):
 class NodeRecord(_Record):
     """One node: what it is, where its inputs came from, and what became of it.
 
+    `interrupted` was a node that had begun when the run ended; `skipped` one that could not begin.
     `seconds` is the computing time; for a cached node, that of the run that computed it. `started` is in seconds
     after the run's beginning. `batch` elements were computed in one call on `device`, the time of each being its share;
     `peak` is what the call needed there beside the weights, in bytes.
@@ -60,7 +68,7 @@ class NodeRecord(_Record):
 
     kind: str
     version: int
-    status: Literal["cached", "ran", "failed", "skipped"]
+    status: Literal["cached", "ran", "failed", "skipped", "interrupted"]
     reason: str = ""
     key: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -92,7 +100,9 @@ class RunRecord(_Record):
 
     `text` is the graph file and `files` are those of its sub-graphs; `overrides` are the ``--set`` values, keyed
     ``node.parameter``; `mapped` are the inputs over which the whole graph was run (``--map``); `memory` is what a
-    device's weights and activations may take, in bytes, where that has a limit.
+    device's weights and activations may take, in bytes, where that has a limit. `written` are the files in the out
+    folder that graphflow may replace, beside those that every run writes. `command` is what the user typed after
+    ``graphflow``; no picture carries it.
     """
 
     format: Literal[1] = FORMAT
@@ -115,3 +125,5 @@ class RunRecord(_Record):
     status: Literal["done", "failed", "cancelled"] = "done"
     nodes: dict[str, NodeRecord] = Field(default_factory=dict)
     outputs: dict[str, ValueRecord] = Field(default_factory=dict)
+    written: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)

@@ -15,6 +15,7 @@ from graphflow.record import LoadRecord, NodeRecord, RunRecord
 HOST = "host"  # where nodes run that need no device
 _CPU = "cpu"  # a device whose memory is the host's: what has been read from disk is on it
 _LONGEST = 1e9  # seconds
+NOT_COMPUTED = ("skipped", "interrupted")  # what an interrupted node did so far is gone
 _SAME = 1e-3  # seconds between two clock readings of one moment
 _EXPLAINED = 200  # waits of a device that are explained, the longest ones
 
@@ -144,7 +145,7 @@ def _possible(started: float, seconds: float = 0.0) -> bool:
 def _calls(record: RunRecord) -> Iterator[Call]:
     """What was computed, by beginning; elements of a batch have been given the same beginning, or one after another."""
     timed = [(node.started, name, node) for name, node in record.nodes.items() if node.started is not None]
-    timed = [(at, name, node) for at, name, node in timed if _possible(at, node.seconds) and node.status != "skipped"]
+    timed = [entry for entry in timed if _possible(entry[0], entry[2].seconds) and entry[2].status not in NOT_COMPUTED]
     timed.sort(key=lambda entry: entry[0])
     unfinished: dict[tuple[str, str], list[tuple[float, str, NodeRecord]]] = {}
     found = []

@@ -6,6 +6,7 @@ is an error, tags are errors, and every key and value knows its line and column.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,3 +201,10 @@ def scalar(text: str) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
     return text
+
+
+def typed_value(value: Any) -> str:
+    """A value as somebody types it behind ``--set name=``; `scalar` and lists read it back."""
+    if isinstance(value, str) and not value.startswith(("[", "{", '"', "'")) and scalar(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -76,6 +76,7 @@ def test_the_folder_itself_reaches_the_node_and_its_name_the_record(data: Path, 
     assert found.load() == data
     assert found.record().model_dump() == {
         "type": "Folder", "digest": found.stored.digest, "items": None, "value": None, "source": "data",
+        "default": False,
     }  # fmt: skip
 
 

@@ -189,6 +189,11 @@ def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store)
     declared = spec("  text: {type: Text, default: x}\n  image: {type: Image, default: ../secret.png}", folder)
     with pytest.raises(InvalidError, match="outside the graph's folder"):
         bind(declared.inputs, {}, store)
+    listed = spec(
+        "  text: {type: Text, default: x}\n  images: {type: 'list[Image]', default: '[../secret.png]'}", folder
+    )
+    with pytest.raises(InvalidError, match="outside the graph's folder"):
+        bind(listed.inputs, {}, store)
     with pytest.raises(InvalidError, match="which a picture's graph can't open"):
         bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}").inputs, {}, store)
 
@@ -202,3 +207,55 @@ def test_folders_and_globs_become_lists(tmp_path: Path, store: Store) -> None:
         assert [i.getpixel((0, 0)) for i in images] == [(255, 0, 0), (0, 0, 255)]
     with pytest.raises(MissingError):
         bind(declared.inputs, {"images": f"{tmp_path}/*.jpg"}, store)
+
+
+def test_a_yaml_list_names_pictures_in_its_order(tmp_path: Path, store: Store) -> None:
+    for name in ("a.png", "b, c.png"):
+        PIL.Image.new("RGB", (1, 1), "red" if name == "a.png" else "blue").save(tmp_path / name)
+    declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
+    found = bind(declared.inputs, {"images": '["b, c.png", a.png]'}, store, tmp_path)["images"]
+    assert [i.getpixel((0, 0)) for i in found.load()] == [(0, 0, 255), (255, 0, 0)]
+    assert found.record().source == ["b, c.png", "a.png"]
+    assert found.paths() == [tmp_path / "b, c.png", tmp_path / "a.png"]
+    many = ", ".join(["a.png"] * 1000)
+    assert len(bind(declared.inputs, {"images": f"[{many}]"}, store, tmp_path)["images"].elements) == 1000
+    with pytest.raises(InvalidError, match="holds 3, expected the name of a picture"):
+        bind(declared.inputs, {"images": "[a.png, 3]"}, store, tmp_path)
+    with pytest.raises(InvalidError, match="GF002"):
+        bind(declared.inputs, {"images": "[a.png, {]"}, store, tmp_path)
+
+
+def test_an_existing_file_is_itself_whatever_its_name_means_as_a_glob(tmp_path: Path, store: Store) -> None:
+    for name in ("photo [1].png", "[a].png", "[b]", "ab.png"):
+        PIL.Image.new("RGB", (1, 1)).save(tmp_path / name, format="PNG")
+    declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
+    names = {"photo [1].png": ["photo [1].png"], "[a].png": ["[a].png"], "[b]": ["[b]"], "[ab]?.png": ["ab.png"]}
+    for given, expected in names.items():
+        assert bind(declared.inputs, {"images": given}, store, tmp_path)["images"].source == expected
+
+
+def test_a_folder_without_pictures_is_called_that(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("a")
+    declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
+    with pytest.raises(InvalidError, match=r"is the folder notes, which holds no pictures \(.*\.jpg, .*\.png"):
+        bind(declared.inputs, {"images": "notes"}, store, tmp_path)
+
+
+def test_every_broken_picture_of_a_list_is_named_and_every_missing_one(tmp_path: Path, store: Store) -> None:
+    PIL.Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_text("no picture")
+    declared = spec("  text: {type: Text, default: x}\n  images: {type: 'list[Image]'}")
+    with pytest.raises(InvalidError) as caught:
+        bind(declared.inputs, {"images": str(tmp_path)}, store)
+    first, second = caught.value.diagnostics
+    assert first.code == second.code == "GF130"
+    assert "/a.png: is no picture" in first.message
+    assert "/c.png: is no picture" in second.message
+    assert str(caught.value).endswith("hint: a list is read whole: mend these pictures, or leave them out")
+    with pytest.raises(MissingError) as gone:
+        bind(declared.inputs, {"images": "[x.png, b.png, y.png]"}, store, tmp_path)
+    assert [line.rpartition("/")[2] for line in str(gone.value).splitlines()] == [
+        "x.png does not exist", "y.png does not exist",
+    ]  # fmt: skip

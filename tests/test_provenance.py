@@ -118,10 +118,12 @@ def test_sources_are_names_and_the_users_own_texts_stay(tmp_path: Path) -> None:
     given = {
         "image": InputRecord(type="Image", digest="d", source="../private/cat.png"),
         "photo": InputRecord(type="Image", digest="d", source="..\\private\\cat.png"),
+        "photos": InputRecord(type="list[Image]", digest="d", source=["/private/a.png", "..\\b.png"]),
         "words": InputRecord(type="Text", value="draw /etc/passwd as a poster"),
     }
     found = provenance.without_paths(record(inputs=given))
     assert found.inputs["image"].source == found.inputs["photo"].source == "cat.png"
+    assert found.inputs["photos"].source == ["a.png", "b.png"]
     assert found.inputs["words"].value == "draw /etc/passwd as a poster"
 
 

@@ -1,7 +1,7 @@
 """The command ``graphflow``. Exit codes:
 
-0 done · 1 a node failed · 2 wrong command line · 3 invalid graph, preset or input value · 4 `plan --check`: something
-would run · 5 a model or an input file is missing · 130 interrupted
+0 done · 1 a node failed · 2 wrong command line · 3 invalid graph, preset or input value · 4 `plan --check`, `run
+--only`: something would run · 5 a model or an input file is missing · 130 interrupted
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _run(arguments: list[str]) -> int:
         arguments = [a for a in arguments if a != "--debug"]
         command = _command(arguments[0] if arguments else "")
     try:
-        result = command.main(arguments, prog_name="graphflow", standalone_mode=False)
+        result = command.main(arguments, prog_name="graphflow", standalone_mode=False, obj=tuple(arguments))
         # typer turns Ctrl-C, and an exit with a code, into a returned code
         return _interrupted() if result == INTERRUPTED else int(result or 0)
     except GraphflowError as error:

@@ -69,6 +69,19 @@ Batch = Annotated[
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="the store's folder; also GRAPHFLOW_STORE")]
 NodeFiles = Annotated[list[Path], typer.Option("--nodes", help="a Python file with further nodes; may be repeated")]
+
+
+def folder_of(text: str) -> Path:
+    """The folder of ``--out``.
+
+    Raises:
+        UsageError: it is empty, as an unset variable of a shell makes it; that would be the working folder.
+    """
+    if not text:
+        raise UsageError("--out: expected a name, found nothing")
+    return Path(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

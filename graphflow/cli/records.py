@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphflow.cli.app import Json, StoreFolder, app
+from graphflow.cli.app import Json, StoreFolder, app, folder_of
 from graphflow.errors import DamagedBlobError, UsageError
 from graphflow.groups import grouped
 from graphflow.units import printable
@@ -45,10 +45,19 @@ def diff(first: Made, second: Made) -> None:
 def report(
     file: Made,
     store: StoreFolder = None,
-    out: Annotated[Path | None, typer.Option("--out", help="where to write it; default report.html beside it")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=folder_of,
+            metavar="PATH",
+            help="a file or folder; default report.html beside it",
+        ),
+    ] = None,
 ) -> None:
     """Write a run's report again, with the values that the store still has."""
-    from graphflow.outputs import REPORT, replace_file
+    from graphflow.claim import REPORT
+    from graphflow.outputs import replace_file
     from graphflow.report import write_report
     from graphflow.report.memory import Memory
     from graphflow.store import Store, default_folder
@@ -64,7 +73,7 @@ def report(
         except DamagedBlobError:
             return None
 
-    target = out or (file if file.is_dir() else file.parent) / REPORT
+    target = _target(out, file, REPORT)
     replace_file(target, lambda path: write_report(record, load, path, Memory(opened)))
     print(target)
 
@@ -72,19 +81,33 @@ def report(
 @app.command()
 def trace(
     file: Made,
-    out: Annotated[Path | None, typer.Option("--out", help="where to write it; default trace.json beside it")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=folder_of,
+            metavar="PATH",
+            help="a file or folder; default trace.json beside it",
+        ),
+    ] = None,
 ) -> None:
     """Write when each device computed, loaded and waited in a run, for ui.perfetto.dev or chrome://tracing."""
     from graphflow.outputs import TRACE, replace_file
     from graphflow.trace import write_trace
 
     record = read_record(file)
-    target = out or (file if file.is_dir() else file.parent) / TRACE
+    target = _target(out, file, TRACE)
     try:
         replace_file(target, lambda path: write_trace(record, path))
     except OSError as error:
         raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
     print(target)
+
+
+def _target(out: Path | None, file: Path, name: str) -> Path:
+    """Where a page about a run is written: what the user says, a file or a folder; else beside the run's record."""
+    place = out or (file if file.is_dir() else file.parent)
+    return place / name if place.is_dir() else place
 
 
 def _lists(record: RunRecord, store: Store) -> dict[str, Stored]:

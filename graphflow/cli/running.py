@@ -28,6 +28,7 @@ from graphflow.cli.app import (
     StoreFolder,
     Until,
     app,
+    folder_of,
     inputs_of,
     options_of,
     session_of,
@@ -36,6 +37,7 @@ from graphflow.errors import GraphflowError, UsageError
 from graphflow.garbage import paused
 
 if TYPE_CHECKING:
+    from graphflow.claim import Claim
     from graphflow.run import Run, Runner
 
 
@@ -44,6 +46,7 @@ MOST_FILES = 20  # of a list that are named one by one
 
 @app.command()
 def run(
+    context: typer.Context,
     graph: GraphName,
     input: Inputs = [],  # noqa: B006  typer reads the default, nobody changes it
     set: Settings = [],  # noqa: B006
@@ -61,20 +64,27 @@ def run(
     ] = [],  # noqa: B006
     until: Until = [],  # noqa: B006
     only: Annotated[
-        list[str], typer.Option("--only", metavar="NODE", help="run nothing but a node: what it needs must be cached")
+        list[str],
+        typer.Option(
+            "--only", metavar="NODE", help="run nothing but a node: what it needs must be cached, else exit code 4"
+        ),
     ] = [],  # noqa: B006
     refresh: Refresh = [],  # noqa: B006
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="go on with what does not need a node or element that failed")
     ] = False,
     code: Code = "warn",
-    out: Annotated[Path | None, typer.Option("--out", help="out folder; default runs/GRAPH-001, -002, …")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=folder_of, metavar="PATH", help="out folder; default runs/GRAPH-001, -002, …"),
+    ] = None,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="embed provenance in PNG outputs")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     json_: Json = False,
 ) -> None:
     """Run a graph; finished intermediates come from the store."""
     from graphflow import outputs
+    from graphflow.claim import REPORT
 
     if only and until:
         raise UsageError("--only and --until exclude each other")
@@ -82,22 +92,24 @@ def run(
         raise UsageError("--sweep has no --json: its table is sweep.csv in the out folder")
     options = options_of(only or until, refresh, code, keep_going, bool(only), memory, batch)
     given = inputs_of(input, map)
+    typed: Sequence[str] = context.obj or ()
     session = session_of(graph, set, models, device, dtype, store, nodes, map)
     if sweep:
         from graphflow.cli.sweep import Sweeper
 
-        Sweeper(session, given, options, sweep, out, metadata, quiet).run()
+        Sweeper(session, given, options, sweep, out, metadata, quiet, graph, typed).run()
         return
     runner = session.runner(given, options=options)
     folder = out or outputs.next_folder(Path("runs"), session.graph.name)
+    place = outputs.claimed(folder, runner, graph)
     for warning in session.graph.warnings:
         print(warning, file=sys.stderr)
     with outputs.out_folder(folder):
-        done, written = run_into(runner, folder, metadata, quiet or json_)
+        done, written = run_into(runner, place, metadata, quiet or json_, typed)
     if json_:
         print(done.record.model_dump_json(indent=1))
     else:
-        for line in [*listed(written), folder / outputs.REPORT]:
+        for line in [*listed(written), folder / REPORT]:
             print(line)
     if done.failures:
         raise GraphflowError(failure_text(done.failures))
@@ -114,25 +126,33 @@ def listed(paths: Sequence[Path]) -> list[str]:
     return lines
 
 
-def run_into(runner: Runner, folder: Path, metadata: bool, quiet: bool) -> tuple[Run, list[Path]]:
-    """Run, and write outputs, record and report into an existing folder; record and report also when it fails."""
+def run_into(
+    runner: Runner, place: Claim, metadata: bool, quiet: bool, typed: Sequence[str] = ()
+) -> tuple[Run, list[Path]]:
+    """Run, and write outputs, record and report into an existing folder; record and report also when it fails.
+
+    `typed` is the command line that does the run again, which the report tells.
+    """
     from graphflow import outputs
+    from graphflow.claim import EVENTS
     from graphflow.cli.progress import progress
     from graphflow.events import Bus, JsonLines
 
     with ExitStack() as stack:
-        log = stack.enter_context(JsonLines(folder / "events.jsonl"))
+        log = stack.enter_context(JsonLines(place.folder / EVENTS))
         display = stack.enter_context(progress(quiet))
         runner.emit = Bus(log, display)
         try:
             done = runner.run()
         except BaseException:
             if runner.begun:
-                outputs.write_index(runner, folder)
+                runner.record.command = list(typed)
+                outputs.write_index(runner, place, done=False)
             raise
     with paused():
-        written = outputs.write(done, folder, metadata)
-        outputs.write_index(runner, folder)
+        done.record.command = list(typed)
+        written = outputs.write(done, place, metadata)
+        outputs.write_index(runner, place)
     return done, written
 
 

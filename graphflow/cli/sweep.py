@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow import outputs
 from graphflow.check import check
+from graphflow.claim import Claim, known_in
 from graphflow.cli.running import run_into
 from graphflow.errors import Diagnostic, GraphflowError, InvalidError, Mark, UsageError, did_you_mean
 from graphflow.mapped import EACH
 from graphflow.sheet import contact_sheet
 from graphflow.sweep import Axis, Point, Row, as_csv, as_table, columns_of, parse_axis, product, results_of
 from graphflow.units import plural
+from graphflow.yamlfile import typed_value
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from graphflow.session import Session
 
 TABLE, SHEET = "sweep.csv", "sheet.png"
+HEADING, HEADING_LENGTH = ",status,seconds", 10_000  # what the table's first line holds, and how far it is read
 MOST = 8  # pictures of a list that the sheet shows
 
 
@@ -39,24 +43,32 @@ class Sweeper:
         out: the out folder.
         metadata: embed provenance in PNG outputs.
         quiet: no progress.
+        graph: what the user named as the graph.
+        typed: the command line.
 
     Raises:
-        UsageError: a target is neither a parameter nor an input.
+        UsageError: a target is neither a parameter nor an input, or something in the out folder would be replaced that
+            graphflow did not write.
         InvalidError: values are not allowed; each is told as what stands after ``--sweep``.
     """
 
     def __init__(
         self, session: Session, given: Mapping[str, str], options: Options, texts: Sequence[str], out: Path | None,
-        metadata: bool, quiet: bool,
+        metadata: bool, quiet: bool, graph: str,
+        typed: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.session, self.given, self.options = session, dict(given), options
-        self.metadata, self.quiet = metadata, quiet
+        self.metadata, self.quiet, self.typed = metadata, quiet, typed
         self.axes = [parse_axis(text) for text in texts]
         for axis in self.axes:
             self.check_target(axis)
         self.points = product(self.axes)
         self.runners = self.ready()
         self.folder = out or outputs.next_folder(Path("runs"), f"{session.graph.name}-sweep")
+        width = max(3, len(str(len(self.points))))
+        folders = [self.folder / f"{number:0{width}d}" for number in range(1, len(self.points) + 1)]
+        self.places = [outputs.claimed(f, r, graph) for f, r in zip(folders, self.runners, strict=True)]
+        self.check_table()
         self.rows: list[Row] = []
         self.pictures: list[list[PIL.Image.Image | None]] = []  # of each row; several where the output is a list
 
@@ -93,6 +105,16 @@ class Sweeper:
             raise InvalidError(dict.fromkeys(problems))
         return runners
 
+    def check_table(self) -> None:
+        """See that table and sheet replace nothing but those of an earlier sweep, which the table's heading tells."""
+        table = self.folder / TABLE
+        known = frozenset({TABLE, SHEET}) if table.is_file() and HEADING in _first_line(table) else frozenset()
+        Claim(self.folder, known, self.needed()).check((TABLE, SHEET))
+
+    def needed(self) -> dict[Path, str]:
+        """The user's own files that the inputs of any combination lie in."""
+        return {path: name for place in self.places for path, name in place.needed.items()}
+
     def session_at(self, point: Point) -> Session:
         """The session with a combination's parameters."""
         if not point.settings:
@@ -112,22 +134,23 @@ class Sweeper:
         """
         failed: list[str] = []
         try:
-            for number, (point, runner) in enumerate(zip(self.points, self.runners, strict=True), 1):
-                failed += self.run_one(number, point, runner)
+            for number, (point, runner, place) in enumerate(
+                zip(self.points, self.runners, self.places, strict=True), 1
+            ):
+                failed += self.run_one(number, point, runner, place)
         finally:
             self.write()
         if failed:
             count = plural(len(failed), "failure")
             raise GraphflowError("\n".join([f"{count}, the others are done:", *failed]))
 
-    def run_one(self, number: int, point: Point, runner: Runner) -> list[str]:
+    def run_one(self, number: int, point: Point, runner: Runner, place: Claim) -> list[str]:
         """Run a combination; returns a line for each failure, which ``--keep-going`` outlives."""
         if not self.quiet:
             print(f"[{number}/{len(self.points)}] {point.label}")
-        folder = self.folder / f"{number:0{max(3, len(str(len(self.points))))}d}"
         try:
-            with outputs.out_folder(folder):
-                done, _ = run_into(runner, folder, self.metadata, self.quiet)
+            with outputs.out_folder(place.folder):
+                done, _ = run_into(runner, place, self.metadata, self.quiet, alone(self.typed, point))
         except GraphflowError as error:
             self.rows.append(Row(point, "failed", 0.0))
             self.pictures.append([])
@@ -147,8 +170,9 @@ class Sweeper:
         """Write what there is of table and sheet."""
         from graphflow.cli.tables import rows_table
 
-        if not self.rows:
+        if not self.rows or not self.folder.is_dir():  # a folder that nothing was written into is gone again
             return
+        self.clear()
         outputs.replace_file(self.folder / TABLE, lambda p: p.write_text(as_csv(self.axes, self.rows), "utf-8"))
         header, body = as_table(self.axes, self.rows)
         rows_table(header, body)
@@ -157,6 +181,15 @@ class Sweeper:
             sheet: Any = self.sheet()
             outputs.replace_file(self.folder / SHEET, lambda p: sheet.save(p, format="PNG"))
             print(self.folder / SHEET)
+        else:
+            (self.folder / SHEET).unlink(missing_ok=True)  # of an earlier sweep
+
+    def clear(self) -> None:
+        """Remove what an earlier sweep of more combinations left."""
+        here = {place.folder for place in self.places}
+        for folder in self.folder.iterdir():
+            if re.fullmatch(r"\d{3,}", folder.name) and folder.is_dir() and folder not in here:
+                Claim(folder, known_in(folder), self.needed()).clear()
 
     def sheet(self) -> PIL.Image.Image:
         """The contact sheet; where the output is a list, a row for each combination."""
@@ -167,6 +200,27 @@ class Sweeper:
                 label = row.point.label + (f" [{position}]" if several > 1 else "")
                 cells.append((label, pictures[position] if position < len(pictures) else None))
         return contact_sheet(cells, several if several > 1 else columns_of(self.axes))
+
+
+def alone(typed: Sequence[str], point: Point) -> list[str]:
+    """The command line that runs one combination of a sweep, without the sweep and its folder."""
+    out: list[str] = []
+    rest = iter(typed)
+    for word in rest:
+        if word in ("--sweep", "--out"):
+            next(rest, None)
+        elif not word.startswith(("--sweep=", "--out=")):
+            out.append(word)
+    for name, value in point.settings.items():
+        out += ["--set", f"{name}={typed_value(value)}"]
+    for name, value in point.inputs.items():  # which are read by their type: text stands as it is
+        out += ["-i", f"{name}={value if isinstance(value, str) else typed_value(value)}"]
+    return out
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(HEADING_LENGTH)
 
 
 def _pictures_of(done: Run) -> list[PIL.Image.Image | None]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from graphflow.record import NodeRecord, RunRecord
 
 FOLDED = 30  # columns that long cells need beside the headings for these to stay whole
-STYLES = {"cached": "dim", "run": "green", "maybe": "yellow", "ran": "green", "failed": "bold red", "skipped": "dim"}
+STYLES = {
+    "cached": "dim", "run": "green", "maybe": "yellow", "ran": "green", "failed": "bold red", "interrupted": "yellow",
+    "skipped": "dim",
+}  # fmt: skip
 
 
 def output() -> Console:
@@ -64,7 +67,8 @@ def _counted(statuses: Sequence[str]) -> Text:
     """``cached``, ``run ×30``, or ``cached ×28, run ×2``, in the colour of what matters most."""
     counts = {status: n for status in STYLES if (n := statuses.count(status))}
     shown = ", ".join(f"{status} ×{count}" if len(statuses) > 1 else status for status, count in counts.items())
-    return _text(shown, STYLES[next(s for s in ("failed", "run", "ran", "maybe", *STYLES) if s in counts)])
+    first = next(s for s in ("failed", "interrupted", "run", "ran", "maybe", *STYLES) if s in counts)
+    return _text(shown, STYLES[first])
 
 
 def _reason(nodes: Sequence[PlannedNode]) -> str:
@@ -192,22 +196,25 @@ def _device_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def _record_table(record: RunRecord) -> Table:
     """A line a node; memory only where a device told it."""
+    from graphflow.timeline import NOT_COMPUTED
+
     peaks = any(node.peak is not None for node in record.nodes.values())
     table = _table("node", "kind", "status", "parameters", *[">peak"] * peaks, ">time")
     for names in grouped(record.nodes).values():
         nodes = [record.nodes[name] for name in names]
         kind, seconds = f"{nodes[0].kind} v{nodes[0].version}", sum(n.seconds for n in nodes)
+        took = units.duration(seconds) if any(n.status not in NOT_COMPUTED for n in nodes) else ""
         peak = max((n.peak for n in nodes if n.peak is not None), default=None)
         table.add_row(
             _text(title(names)), _text(kind, "dim"), _counted([n.status for n in nodes]), _text(_parameters(nodes)),
-            *[_text("" if peak is None else units.size(peak))] * peaks, _text(units.duration(seconds)),
+            *[_text("" if peak is None else units.size(peak))] * peaks, _text(took),
         )  # fmt: skip
     return table
 
 
 def _record_sections(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     inputs = [
-        (n, i.source or (json.dumps(i.value, ensure_ascii=False) if i.value is not None else f"{i.type} {i.digest}"))
+        (n, i.names or (json.dumps(i.value, ensure_ascii=False) if i.value is not None else f"{i.type} {i.digest}"))
         for n, i in record.inputs.items()
     ]
     overrides = [(n, json.dumps(v, ensure_ascii=False)) for n, v in record.overrides.items()]

@@ -30,7 +30,7 @@ class Settled:
     node: GraphNode
     index: Index
     placed: Placed | None
-    status: Literal["cached", "ran", "failed", "skipped"]
+    status: Literal["cached", "ran", "failed", "skipped", "interrupted"]
     reason: str = ""
     started: float | None = None
     seconds: float = 0.0

@@ -112,9 +112,9 @@ class Settler:
     # --- computed ---------------------------------------------------------------------------------------------------
 
     def begin(self, job: Job, device: str, batch: int) -> None:
-        """An instance is handed to a device."""
+        """An instance is handed to a device. Until it is done it counts as interrupted: the run may end any time."""
         now = time.perf_counter() - self._began
-        self.settled[job.name] = Settled(job.node, job.index, job.placed, "skipped", job.reason, now, device=device)
+        self.settled[job.name] = Settled(job.node, job.index, job.placed, "interrupted", job.reason, now, device=device)
         self._emit(NodeStarted(node=job.name, kind=job.node.cls.kind, device=device, batch=batch))
 
     def done(self, outcome: Outcome) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from graphflow import units
 from graphflow.record import RunRecord
 from graphflow.report.pictures import Picture
 from graphflow.report.values import MAX_PICTURES, View, number
@@ -57,6 +58,9 @@ def elements(record: RunRecord, inputs: Sequence[View], outputs: Sequence[View])
     made = {n: v for n, v in made.items() if _length(v) + len(failed.get(n, ())) == count}
     shown = min(count, MAX_PICTURES)
     columns = [Column(n, [number(x) for x in values[:shown]], given=True) for n, values in plain.items()]
+    for n, i in record.inputs.items():
+        if isinstance(i.source, list) and len(i.source) == count:
+            columns.append(Column(f"{n} file", [units.printable(name) for name in i.source[:shown]], given=True))
     columns += [replace(c, given=True) for v in given.values() for c in _columns(v, frozenset(), shown)]
     columns += [c for n, v in made.items() for c in _columns(v, failed.get(n, frozenset()), shown)]
     return Elements(columns, frozenset({*given, *plain}), frozenset(made), count - shown)

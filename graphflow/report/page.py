@@ -20,6 +20,7 @@ from graphflow.report.steps import Bar, Step, bars, steps
 from graphflow.report.timeline import Drawn, drawn
 from graphflow.report.values import Load, View, Viewer
 from graphflow.spec import shipped_graphs
+from graphflow.yamlfile import typed_value
 
 HERO = 1024  # pixels of the longer side of the pictures on top
 MAX_FAILURES = 20
@@ -94,7 +95,7 @@ def build(record: RunRecord, load: Load, memory: Memory | None = None) -> Page:
 
 def _input_view(name: str, given: InputRecord, viewer: Viewer) -> View:
     if given.type == "Folder":
-        return View(name, given.type, "text", text=units.printable(given.source or ""))
+        return View(name, given.type, "text", text=units.printable(given.names))
     return viewer.view(name, ValueRecord(type=given.type, digest=given.digest or ""))
 
 
@@ -163,14 +164,21 @@ def _rerunnable(file: str) -> bool:
 
 
 def rerun_command(record: RunRecord) -> list[str]:
-    """The command line that does the run again, quoted for a POSIX shell, in pieces that should not be torn apart."""
+    """The command line that does the run again, quoted for a POSIX shell, in pieces that should not be torn apart.
+
+    What was typed, where something was; else what the record tells of a run from Python, which knows no folders.
+    """
+    if record.command:
+        return [units.printable(shlex.join(words)) for words in _pieces(["graphflow", *record.command])]
     parts = [["graphflow", "run", _graph_argument(record)]]
     if isinstance(record.preset, str) and not re.search(rf"(?m)^models:\s*{re.escape(record.preset)}\b", record.text):
         parts.append(["--models", record.preset])
     for name, given in record.inputs.items():
+        if given.default:
+            continue
         value = given.source if given.value is None else given.value
         if given.items is not None and given.source is not None:
-            value = _glob(given.source)
+            value = _glob(given.source if isinstance(given.source, list) else given.source.split(", "))
         if value is not None:
             option = "--map" if name in record.mapped else "-i"
             parts.append(
@@ -178,13 +186,24 @@ def rerun_command(record: RunRecord) -> list[str]:
             )
     for name, value in record.overrides.items():
         inner = name.removeprefix(f"{EACH}/") if record.mapped else name
-        parts.append(["--set", f"{inner}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"])
+        parts.append(["--set", f"{inner}={typed_value(value)}"])
     return [units.printable(shlex.join(words)) for words in parts]
 
 
-def _glob(source: str) -> str:
+def _pieces(words: list[str]) -> list[list[str]]:
+    """The program and its command with the graph, then each option with what follows it."""
+    pieces: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("-"):
+            pieces.append([])
+        pieces[-1].append(word)
+    return pieces
+
+
+def _glob(names: list[str]) -> str:
     """What finds the files of a list again, of which the record has only the names."""
-    names = source.split(", ")
+    if len(names) == 1:
+        return names[0]
     suffixes = {PurePath(name).suffix for name in names}
     return f"*{suffixes.pop()}" if len(suffixes) == 1 else "*"
 

@@ -11,7 +11,9 @@ from graphflow.record import NodeRecord, RunRecord, ValueRecord
 from graphflow.report.values import View, Viewer, number
 
 MAX_ELEMENTS = 100  # instances that are listed below a bar; those that failed stand there in any case
-WORDS = {"ran": "computed", "cached": "cached", "failed": "failed", "skipped": "not run"}
+WORDS = {
+    "ran": "computed", "cached": "cached", "failed": "failed", "interrupted": "interrupted", "skipped": "not run",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _views(names: Sequence[str], nodes: Sequence[NodeRecord], viewer: Viewer) ->
 def status_of(nodes: Sequence[NodeRecord]) -> str:
     """What several instances have come to: the worst, or the most that had to be done."""
     found = {node.status for node in nodes}
-    return next(s for s in ("failed", "ran", "cached", "skipped") if s in found)
+    return next(s for s in ("failed", "interrupted", "ran", "cached", "skipped") if s in found)
 
 
 def time_text(nodes: Sequence[NodeRecord]) -> str:
@@ -89,7 +91,7 @@ def time_text(nodes: Sequence[NodeRecord]) -> str:
             parts += [f"{len(those)} {word}{took}"] * bool(those)
         return ", ".join(parts)
     [node] = nodes
-    if node.status in ("skipped", "failed"):
+    if node.status in ("skipped", "failed", "interrupted"):
         return WORDS[node.status]
     text = units.duration(node.seconds)
     return f"cached, saved {text}" if node.status == "cached" else text

@@ -261,7 +261,12 @@ def test_ctrl_c_in_the_middle_of_a_node(folder: Path, graph_file: Callable[[str,
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "interrupted; finished nodes are stored" in errors
-    assert json.loads((folder / "out/run.json").read_text())["status"] == "cancelled"
+    made = json.loads((folder / "out/run.json").read_text())
+    assert (made["status"], made["nodes"]["slow"]["status"]) == ("cancelled", "interrupted")
+    assert "<summary" in (folder / "out/report.html").read_text()
+    shown = subprocess.run([*command[:3], "show", "out"], capture_output=True, text=True, check=True).stdout
+    line = next(line.split() for line in shown.splitlines() if line.startswith("slow "))
+    assert line[1:] == ["slow.steps", "v1", "interrupted"], "no time"
     assert not (folder / "out/image.png").exists()
     plan = [*command[:3], "plan", *command[4:-2], "--json"]
     planned = subprocess.run(plan, capture_output=True, text=True, check=True)

@@ -18,6 +18,7 @@ import samples
 from graphflow.cli import run as graphflow
 from graphflow.node import Context, Node, Ports
 from graphflow.ports import Model, Text
+from graphflow.provenance import read
 
 GRAPH = """graphflow: 1
 title: a test
@@ -135,7 +136,8 @@ def test_a_combination_that_fails_is_in_the_table(folder: Path, capsys: pytest.C
 def test_a_map_over_a_folder_runs_once_for_each_file(folder: Path) -> None:
     assert graphflow(["run", "g.yaml", "--map", "image=photos", "--out", "out", "-q"]) == 0
     assert files(folder / "out") == [
-        "events.jsonl", "image-000.png", "image-001.png", "image-002.png", "report.html", "run.json", "text.json",
+        "elements.csv", "events.jsonl", "image-000.png", "image-001.png", "image-002.png", "report.html", "run.json",
+        "text.json",
     ]  # fmt: skip
     for i in range(3):
         assert PIL.Image.open(folder / f"out/image-00{i}.png").getpixel((0, 0)) == (255 - 40 * i, 255, 245)
@@ -167,6 +169,21 @@ def test_elements_that_fail_are_named_and_the_finished_rest_is_kept(
     samples.RUNS.clear()
     assert graphflow([*command[:-1], "text=[a, good, c]", "--out", "mended", "-q"]) == 0
     assert dict(samples.RUNS) == {"shout": 1, "repeat": 1, "join": 1}, "only the mended element runs"
+
+
+def test_a_map_says_which_file_became_which(folder: Path) -> None:
+    mapped = ["run", "g.yaml", "--map", "image=photos", "--map", "text=[a, bad, c]", "--out", "out", "-q"]
+    assert graphflow([*mapped, "--keep-going"]) == 1
+    assert record(folder / "out")["inputs"]["image"]["source"] == ["0.png", "1.png", "2.png"]
+    with (folder / "out/elements.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["index", "image", "text", "outputs.image", "outputs.text"],
+            ["0", "0.png", "a", "image-000.png", "A! A!"],
+            ["1", "1.png", "bad", "image-001.png", ""],
+            ["2", "2.png", "c", "image-002.png", "C! C!"],
+        ]
+    assert not record(folder / "out")["inputs"]["text"]["default"]
+    assert record(folder / "out")["inputs"]["times"]["default"]
 
 
 # --- parts of a graph -------------------------------------------------------------------------------------------------
@@ -359,6 +376,187 @@ def test_a_record_can_not_choose_the_out_folder(folder: Path) -> None:
     (folder / "out/evil.json").write_text(json.dumps(made))
     assert graphflow(["run", "out/evil.json", "-q"]) == 0
     assert [p.name for p in (folder / "runs").iterdir()] == ["evil-001"]
+
+
+# --- the user's own files ---------------------------------------------------------------------------------------------
+
+RUN = ["run", "g.yaml", *IMAGE, "-q", "--out"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files and what they hold, without the store."""
+    return {name: (folder / name).read_bytes() for name in files(folder) if not name.startswith("user-store")}
+
+
+def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str], says: str) -> None:
+    """The run is refused before anything runs, and no file is touched."""
+    before = contents(folder)
+    samples.RUNS.clear()
+    assert graphflow(arguments) == 2
+    assert says in capsys.readouterr().err
+    assert not samples.RUNS
+    assert contents(folder) == before
+
+
+def test_a_run_never_replaces_its_own_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "photos/0.png").rename(folder / "image.png")
+    refused(["run", "g.yaml", "-i", "image=image.png", "--out", "."], folder, capsys, "its own input 'image'")
+    graphflow(["run", "g.yaml", "--map", "image=photos", "--out", "out", "-q"])
+    again = ["run", "g.yaml", "--map", "image=out", "--out", "out"]
+    refused(again, folder, capsys, "out/image-000.png, its own input 'image'")
+    sweep = ["run", "g.yaml", "-i", "image=out/image-000.png", "--sweep", "times=1,2", "--out"]
+    (folder / "sweep").mkdir()
+    (folder / "out/image-000.png").rename(folder / "sweep/sheet.png")
+    sweep[3] = "image=sweep/sheet.png"
+    refused([*sweep, "sweep"], folder, capsys, "sweep/sheet.png, its own input 'image'")
+
+
+@pytest.mark.parametrize("name", ["image.png", "text.txt", "run.json", "report.html", "events.jsonl"])
+def test_a_run_replaces_nothing_that_graphflow_did_not_write(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / name).write_text("{}")
+    (folder / "mine/other.png").write_text("is in nobody's way")
+    says = f"--out mine: the run would replace mine/{name}, which graphflow did not write there; choose another --out"
+    refused([*RUN, "mine"], folder, capsys, says)
+
+
+def test_a_map_and_a_sweep_replace_nothing_foreign_either(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine/002").mkdir(parents=True)
+    (folder / "mine/image-017.png").write_text("mine")
+    refused(["run", "g.yaml", "--map", "image=photos", "--out", "mine"], folder, capsys, "mine/image-017.png")
+    (folder / "mine/elements.csv").write_text("mine")
+    (folder / "mine/image-017.png").unlink()
+    refused(["run", "g.yaml", "--map", "image=photos", "--out", "mine"], folder, capsys, "mine/elements.csv")
+    sweep = ["run", "g.yaml", *IMAGE, "--sweep", "times=1,2", "--out", "mine"]
+    (folder / "mine/002/image.png").write_text("mine")
+    refused(sweep, folder, capsys, "mine/002/image.png")
+    (folder / "mine/002/image.png").unlink()
+    (folder / "mine/sweep.csv").write_text("mine")
+    refused(sweep, folder, capsys, "mine/sweep.csv")
+
+
+def test_a_folder_is_no_file_that_may_be_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphflow([*RUN, "out"])
+    assert graphflow(["report", "out", "--out", "photos"]) == 0
+    assert graphflow(["trace", "out", "--out", "photos"]) == 0
+    assert files(folder / "photos") == ["0.png", "1.png", "2.png", "report.html", "trace.json"]
+    (folder / "mine/image.png").mkdir(parents=True)
+    (folder / "mine/image.png/precious.txt").write_text("mine")
+    refused([*RUN, "mine"], folder, capsys, "mine/image.png")
+
+
+@pytest.mark.parametrize("command", ["run g.yaml", "report out", "trace out", "bench pocket"])
+def test_an_empty_out_is_not_the_working_folder(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    refused([*command.split(), "--out", ""], folder, capsys, "--out: expected a name, found nothing")
+
+
+def test_a_folder_that_graphflow_made_is_written_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert graphflow([*RUN, "out"]) == 0
+    assert graphflow([*RUN, "out", "-i", "text=bad"]) == 1
+    assert (folder / "out/image.png").is_file(), "a run that failed takes nothing away"
+    assert graphflow([*RUN, "out"]) == 0, "nor does it forget what is graphflow's"
+    made = record(folder / "out")
+    assert made["written"] == ["image.png", "text.txt"]
+    del made["written"]
+    (folder / "out/run.json").write_text(json.dumps(made))
+    assert graphflow([*RUN, "out"]) == 0, "an older record has no list"
+    (folder / "out/run.json").unlink()
+    (folder / "out/image.png").unlink()
+    (folder / "out/text.txt").unlink()
+    assert graphflow([*RUN, "out"]) == 0, "a run that was killed leaves its log"
+    for name in ("run.json", "report.html", "text.txt"):
+        (folder / "out" / name).unlink()
+    (folder / "out/.graphflow-writing").write_text('["image.png", "text.txt"]')
+    assert graphflow([*RUN, "out"]) == 0, "one that was killed while it wrote leaves a journal"
+    assert files(folder / "out") == ["events.jsonl", "image.png", "report.html", "run.json", "text.txt"]
+
+
+def test_what_a_run_does_not_write_any_more_goes(folder: Path) -> None:
+    mapped = ["run", "g.yaml", "-q", "--out", "out", "--map"]
+    assert graphflow([*mapped, "image=photos"]) == 0
+    for name in ("image-077.png", "notes.txt"):
+        (folder / "out" / name).write_text("mine")
+    assert graphflow([*mapped, "image=photos/0.png", "--map", "text=[a]"]) == 2, "image-077.png is the user's"
+    (folder / "out/image-077.png").unlink()
+    assert graphflow([*mapped, "image=photos/0.png", "--map", "text=[a]"]) == 0
+    usual = ["events.jsonl", "notes.txt", "report.html", "run.json"]
+    assert files(folder / "out") == sorted([*usual, "elements.csv", "image-000.png", "text.json"])
+    assert graphflow([*mapped, "image=photos", "--until", "each/negative"]) == 0
+    assert files(folder / "out") == sorted(
+        [*usual, "elements.csv", *(f"each/negative.image-00{i}.png" for i in range(3))]
+    )
+    assert graphflow([*RUN, "out"]) == 0
+    assert files(folder / "out") == sorted([*usual, "image.png", "text.txt"])
+    assert not (folder / "out/each").exists()
+
+
+def test_an_input_or_a_graph_in_the_out_folder_is_no_stale_file(folder: Path) -> None:
+    graphflow([*RUN, "out"])
+    until = ["--until", "join", "-q", "--out", "out"]
+    assert graphflow(["run", "g.yaml", "-i", "image=out/image.png", *until]) == 0
+    assert (folder / "out/image.png").is_file()
+    assert not (folder / "out/text.txt").exists()
+    assert graphflow(["run", "out/image.png", *until]) == 0
+    assert (folder / "out/image.png").is_file()
+    assert graphflow([*RUN, "out"]) == 0, "it is graphflow's all the same"
+
+
+def test_a_record_can_not_have_other_files_removed(folder: Path) -> None:
+    graphflow([*RUN, "out"])
+    (folder / "out/link.png").symlink_to(folder / "photos/2.png")
+    (folder / "out/thesis.odt").write_text("mine")
+    made = record(folder / "out")
+    made["written"] += ["../photos/1.png", str(folder / "photos/2.png"), "link.png", "thesis.odt", "nothing.png"]
+    (folder / "out/run.json").write_text(json.dumps(made))
+    before = contents(folder / "photos")
+    assert graphflow([*RUN, "out"]) == 0
+    assert contents(folder / "photos") == before
+    assert {"link.png", "thesis.odt"} <= set(files(folder / "out"))
+
+
+def test_a_shorter_sweep_leaves_nothing_of_a_longer_one(folder: Path) -> None:
+    sweep = ["run", "g.yaml", *IMAGE, "-q", "--out", "out", "--sweep"]
+    assert graphflow([*sweep, "times=1,2,3,4"]) == 0
+    (folder / "out/004/notes.txt").write_text("mine")
+    (folder / "out/2024").mkdir()
+    assert graphflow([*sweep, "text=a,b", "--until", "join"]) == 0
+    found = {name.partition("/")[0] for name in files(folder / "out")}
+    assert found == {"001", "002", "004", "sweep.csv"}, "no sheet without pictures"
+    assert files(folder / "out/004") == ["notes.txt"]
+    assert files(folder / "out/001") == ["events.jsonl", "join.text.txt", "report.html", "run.json"]
+
+
+def test_the_report_tells_the_command_as_it_was_typed(folder: Path) -> None:
+    (folder / "pack.py").write_text("")
+    typed = ["run", "g.yaml", *IMAGE, "--nodes", "pack.py", "--device", "cpu", "-q", "--out", "out dir"]
+    assert graphflow(typed) == 0
+    assert record(folder / "out dir")["command"] == typed
+    shown = re.sub(r"<[^>]*>", "", (folder / "out dir/report.html").read_text())
+    command = "graphflow run g.yaml -i image=photos/0.png --nodes pack.py --device cpu -q --out &#39;out dir&#39;"
+    assert command in shown
+    assert graphflow([*RUN, "out", "-i", "text=bad"]) == 1
+    assert record(folder / "out")["command"] == [*RUN, "out", "-i", "text=bad"]
+
+
+def test_each_combination_of_a_sweep_has_its_own_command(folder: Path) -> None:
+    sweep = ["run", "g.yaml", *IMAGE, "--sweep", "shout.mark=['3', '!']", "--sweep=text=a,b", "-q", "--out", "out"]
+    assert graphflow(sweep) == 0
+    command = record(folder / "out/002")["command"]
+    assert command == ["run", "g.yaml", *IMAGE, "-q", "--set", 'shout.mark="3"', "-i", "text=b"]
+    assert graphflow([*command, "--out", "alone"]) == 0
+    assert (folder / "alone/text.txt").read_text() == (folder / "out/002/text.txt").read_text() == "B3 B3\n"
+
+
+def test_a_picture_does_not_tell_what_else_lies_beside_it(folder: Path) -> None:
+    graphflow([*RUN, "out"])
+    graphflow(["run", "g.yaml", *IMAGE, "-q", "--out", "out", "-i", "text=you"])
+    found = read(folder / "out/image.png")
+    assert found is not None
+    assert found.written == found.command == []
 
 
 # --- wrong use leaves nothing -----------------------------------------------------------------------------------------

@@ -242,6 +242,34 @@ def test_the_rerun_command_survives_a_shell() -> None:
     ]  # fmt: skip
 
 
+def test_the_rerun_command_is_what_was_typed() -> None:
+    typed = [
+        "run",
+        "my graphs/edit.yaml",
+        "-i",
+        "image=photos/cat.png",
+        "-q",
+        "--nodes",
+        "my nodes.py",
+        "--set",
+        "a.b=$X",
+    ]
+    assert rerun_command(record(command=typed)) == [
+        "graphflow run 'my graphs/edit.yaml'", "-i image=photos/cat.png", "-q", "--nodes 'my nodes.py'",
+        "--set 'a.b=$X'",
+    ]  # fmt: skip
+
+
+def test_the_rerun_command_of_a_run_from_python_leaves_out_defaults_and_keeps_types() -> None:
+    inputs = {
+        "image": InputRecord(type="Image", digest="d", source="cat.png"),
+        "n": InputRecord(type="int", value=3, default=True),
+        "mask": InputRecord(type="Mask", digest="d", source="mask.png", default=True),
+    }
+    found = rerun_command(record(inputs=inputs, overrides={"a.text": "3", "a.list": "[x]", "a.n": 3}))
+    assert found[1:] == ["-i image=cat.png", "--set 'a.text=\"3\"'", "--set 'a.list=\"[x]\"'", "--set a.n=3"]
+
+
 def test_a_shipped_graph_is_named_only_when_it_is_that_graph() -> None:
     name, path = next(iter(shipped_graphs().items()))
     text = path.read_text(encoding="utf-8")

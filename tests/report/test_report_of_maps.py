@@ -162,6 +162,16 @@ def test_elements_stand_in_a_table_with_what_went_in_and_came_out() -> None:
     assert page.plain_inputs == [("seed", "3")]
 
 
+def test_elements_are_told_apart_by_the_names_of_their_files() -> None:
+    names = ["a.png", "b c.png", "<i>.png", "d, e.png"]
+    given = {"image": InputRecord(type="list[Image]", digest="images", items=[], source=names)}
+    table = build(mapped(inputs=given), load).elements
+    assert table is not None
+    assert [(c.name, c.given) for c in table.columns[:2]] == [("image file", True), ("image", True)]
+    assert table.columns[0].cells == names
+    assert "&lt;i&gt;.png" in render(mapped(inputs=given), load)
+
+
 def test_a_run_without_lists_has_no_table_of_elements() -> None:
     assert build(record(), records.values().get).elements is None  # type: ignore[arg-type]
     one = mapped(outputs={"text": ValueRecord(type="list[Text]", digest="one")})
@@ -185,6 +195,9 @@ def test_the_rerun_command_maps_again() -> None:
     ]  # fmt: skip
     mixed = {"photos": InputRecord(type="list[Image]", digest="d", items=[], source="a.png, b.jpg")}
     assert rerun_command(mapped(inputs=mixed, mapped=[]))[1] == "-i 'photos=*'"
+    for source, expected in ((["a.png", "b.jpg"], "'photos=*'"), (["a, b.png"], "'photos=a, b.png'")):
+        named = {"photos": InputRecord(type="list[Image]", digest="d", items=[], source=source)}
+        assert rerun_command(mapped(inputs=named, mapped=[]))[1] == f"-i {expected}"
     assert "graphflow run run.json" in text_of(render(found, load)), "the name of a picture would be image-*.png"
 
 
