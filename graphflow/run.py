@@ -20,13 +20,13 @@ from graphflow.engine.loop import Engine
 from graphflow.engine.recording import Recording, Settled, Teller
 from graphflow.engine.settle import Settler
 from graphflow.engine.values import LazyList, Values
-from graphflow.engine.workload import HOST, Workload
+from graphflow.engine.workload import Workload
 from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
 from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
 from graphflow.executors.process import AnyWorker, workers_of
-from graphflow.executors.worker import Inbox, Work, Worker
+from graphflow.executors.worker import HOST, Inbox, Work, Worker
 from graphflow.garbage import paused
 from graphflow.graph import Gathered, Graph, Source
 from graphflow.inputs import InputValue
@@ -41,6 +41,7 @@ from graphflow.spec import Ref
 from graphflow.store import Store
 from graphflow.store.budget import default_budget
 from graphflow.store.measures import Measures
+from graphflow.threads import note_team
 
 T = TypeVar("T")
 USABLE = 0.92  # share of an accelerator's memory that is planned with; its driver and libraries take the rest
@@ -159,6 +160,7 @@ class Runner:
             NodeError: a node failed; what finished before is stored.
             KeyboardInterrupt, Cancelled: the run was stopped; what finished before is stored.
         """
+        note_team()
         self._began, self._collects = time.perf_counter(), gc.isenabled()
         with self._announced(), paused():  # but not while a node computes
             return self._run()

@@ -18,18 +18,19 @@ from graphflow.engine.keep import Keeper
 from graphflow.engine.lifetimes import Lifetimes
 from graphflow.engine.settle import Settler
 from graphflow.engine.values import Values
-from graphflow.engine.workload import AHEAD, HOST, Workload
+from graphflow.engine.workload import AHEAD, Workload
 from graphflow.errors import Cancelled, GraphflowError, StoreError
 from graphflow.executors.compute import Outcome
 from graphflow.executors.job import Job
 from graphflow.executors.process import AnyWorker
-from graphflow.executors.worker import Inbox, Work
+from graphflow.executors.worker import HOST, Inbox, Work
 from graphflow.garbage import resumed
 from graphflow.graph import Graph, Place
 from graphflow.models.refs import ModelRef
 from graphflow.plan import Plan
 from graphflow.scheduler import Scheduler, Step
 from graphflow.store import Lease
+from graphflow.threads import one_thread
 
 QUICK = 0.002  # seconds under which the run's own thread computes rather than to hand over
 POLL = 0.1  # seconds between two looks whether another process has finished what both need
@@ -160,7 +161,7 @@ class Engine:
                 if work is None:
                     continue
                 if self._alone(work):
-                    with resumed(self.collects):
+                    with resumed(self.collects), one_thread():
                         done = worker.here(work)
                     self._unkept += done.outcomes
                     self._take(device, worker)
@@ -171,10 +172,15 @@ class Engine:
         return False
 
     def _alone(self, work: Work) -> bool:
-        """Whether the run's own thread had better compute: nothing goes on beside it, or it is over in no time."""
-        if self._in_flight == 0 and not self._ready and not self._parked:
-            return True
-        return work.device == HOST and self.workload.seconds(work.jobs) < QUICK
+        """Whether the run's own thread had better compute: nothing goes on beside it, or it is over in no time.
+
+        Models are computed with in their device's thread alone; see `graphflow.threads`.
+        """
+        if work.device != HOST:
+            return False
+        return (self._in_flight == 0 and not self._ready and not self._parked) or (
+            self.workload.seconds(work.jobs) < QUICK
+        )
 
     def _next_model(self, device: str) -> ModelRef | None:
         """The model to load while the device computes."""
@@ -287,7 +293,8 @@ class Engine:
         if pending is None:
             return  # it was just done with when somebody interrupted
         try:
-            held = self.settler.recover(partial(self.settler.done, outcome))
+            with one_thread():
+                held = self.settler.recover(partial(self.settler.done, outcome))
         except GraphflowError as error:
             self._failed(pending, error)
             return

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from graphflow.executors.compute import Outcome, trained_ports
 from graphflow.executors.job import Job
+from graphflow.executors.worker import HOST
 from graphflow.graph import Element, Gathered, Graph, GraphNode, Index, Place
 from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key, weight_bytes
@@ -22,7 +23,6 @@ HELD = 2 << 30  # bytes of values that only memory has, beyond which begun eleme
 LARGEST_BATCH = 16
 FILLED = 0.8  # share of a device's free memory that a batch may take
 DISK, BUS = 1e9, 1e10  # bytes a second from disk to host memory and on to a device, until they are measured
-HOST = "host"
 
 
 class Workload:

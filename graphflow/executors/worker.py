@@ -6,12 +6,15 @@ import collections
 import queue
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from graphflow.executors.compute import Computer, Outcome
 from graphflow.executors.job import Job
 from graphflow.models.refs import ModelRef
+from graphflow.threads import one_thread, whole_team
+
+HOST = "host"  # the worker of nodes without models
 
 
 @dataclass
@@ -106,7 +109,8 @@ class Worker:
     def _serve(self) -> None:
         while (work := self._queue.get()) is not None:
             try:
-                with self.lock:
+                with self.lock, one_thread() if self._name == HOST else nullcontext():
+                    whole_team()  # this thread may have begun while another one was alone
                     done: Done | BaseException = self._do(work)
             except BaseException as error:  # the run's thread raises it
                 done = error

@@ -26,6 +26,7 @@ from graphflow.models.sharing import Parts, sharing
 from graphflow.models.trained import ref_of_trained
 from graphflow.models.turns import Turns
 from graphflow.models.weights import model_key, weight_bytes
+from graphflow.threads import one_thread
 
 HOST_RESERVE = 2 * 2**30  # bytes of host memory that models which left the device don't take
 Stage = Literal["host", "device"]
@@ -208,7 +209,7 @@ class ModelPool:
         chosen = ref.dtype or known.dtype
         dtype = getattr(torch, chosen) if chosen else self.dtype
         self._announce(ref, weight_bytes(ref, str(dtype).removeprefix("torch.")), "host")
-        with _LOADING.turn(urgent), sharing(self._parts):
+        with _LOADING.turn(urgent), sharing(self._parts), one_thread():
             began, read = time.perf_counter(), stamp(ref)
             value = known.load(ref, folder, torch.device("cpu"), dtype)
             loaded = _Loaded(ref, value, read, modules.roots_of(value), on_device=self._on_host)

@@ -1,0 +1,99 @@
+"""Which threads torch computes with: all of them in the device's thread, one elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from harness import Harness
+
+from graphflow import threads
+from graphflow.node import Context, Node, Ports
+from graphflow.ports import Model, Text
+from graphflow.store import Store
+
+SEEN: list[tuple[str, int, bool]] = []
+
+
+def note(kind: str) -> None:
+    SEEN.append((kind, torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
+
+
+class HostNode(Node, kind="threads.host", version=1):
+    """Computes without a model."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        note("host")
+        return self.Out(text=x.text + "h")
+
+
+class DeviceNode(Node, kind="threads.device", version=1):
+    """Computes with a model."""
+
+    class In(Ports):
+        text: Text
+        model: Model["vae"]
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        note("device")
+        return self.Out(text=x.text + "d")
+
+
+@pytest.fixture
+def team() -> Iterator[None]:
+    """Three threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    SEEN.clear()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("team")
+def test_only_the_devices_thread_has_torchs_threads(store: Store) -> None:
+    graph = """graphflow: 1
+models: pocket
+inputs: {text: {type: Text, default: a}}
+nodes:
+  one: {uses: threads.host, in: {text: inputs.text}}
+  two: {uses: threads.device, in: {text: one.text}}
+  three: {uses: threads.host, in: {text: two.text}}
+  four: {uses: threads.device, in: {text: three.text}}
+outputs: {text: four.text}
+"""
+    assert Harness(store, graph).run()["text"] == "ahdhd"
+    assert [(kind, count) for kind, count, _ in SEEN] == [("host", 1), ("device", 3)] * 2
+    assert not any(main for kind, _, main in SEEN if kind == "device"), "a second team would slow the first one"
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("team")
+def test_a_thread_that_begins_while_another_is_alone_gets_all_threads_all_the_same() -> None:
+    threads.note_team()
+    found: list[int] = []
+
+    def later() -> None:
+        threads.whole_team()
+        found.append(torch.get_num_threads())
+
+    with threads.one_thread():
+        assert torch.get_num_threads() == 1
+        with threads.one_thread():
+            threads.note_team()
+        assert torch.get_num_threads() == 1, "alone until the outer one ends"
+        thread = threading.Thread(target=later)
+        thread.start()
+        thread.join()
+    assert found == [3]
+    assert torch.get_num_threads() == 3
