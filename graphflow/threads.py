@@ -3,32 +3,39 @@
 Each thread that calls a parallel operation of torch gets a team of its own (OpenMP). As soon as the teams together have
 more threads than the machine has cores, theirs no longer wait actively for the next operation, but sleep and are woken:
 a denoising step of small operations takes two to three times as long. So whoever loads, checks, stores or computes
-without models beside the device's thread does it alone.
+without models beside the device's thread does it alone, and one core is left to them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from graphflow.machine import cores
+
 _lock = threading.Lock()
 _mine = threading.local()
-_team: int | None = None  # threads that the user, or torch itself, has chosen; None until torch is there
+_team: int | None = None  # threads that models are computed with; None until torch is there
 
 
-def note_team() -> None:
-    """Note, from a thread that the user may have set up, how many threads torch is to compute with."""
+def note_team(count: int | None = None) -> None:
+    """Note, from a thread that the user may have set up, how many threads models are computed with.
+
+    Args:
+        count: so many. None: as many as torch is set to, but for one core, unless OMP_NUM_THREADS says otherwise.
+    """
     global _team
     torch = _loaded()
     if torch is not None and not getattr(_mine, "alone", False):
-        _team = torch.get_num_threads()
+        _team = count or _all_but_one(torch.get_num_threads())
 
 
 def whole_team() -> None:
-    """Give the calling thread all threads, if torch has been loaded, and it is not to be alone."""
+    """Give the calling thread the threads that models are computed with, if torch is loaded, and it is not alone."""
     torch = _loaded()
     if torch is None or _team is None or getattr(_mine, "alone", False):
         return
@@ -45,15 +52,19 @@ def one_thread() -> Iterator[None]:
         yield
         return
     with _lock:  # before anybody sets another number: it is that of threads which begin later, too
-        if _team is None:
-            _team = torch.get_num_threads()
-    torch.set_num_threads(1)
+        before = torch.get_num_threads()
+        _team = _team or _all_but_one(before)
+        torch.set_num_threads(1)
     _mine.alone = True
     try:
         yield
     finally:
         _mine.alone = False
-        torch.set_num_threads(_team)
+        torch.set_num_threads(before)
+
+
+def _all_but_one(count: int) -> int:
+    return count if "OMP_NUM_THREADS" in os.environ else max(1, min(count, cores() - 1))
 
 
 def _loaded() -> Any:

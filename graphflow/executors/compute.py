@@ -26,6 +26,7 @@ from graphflow.models.weights import model_key, weight_bytes
 from graphflow.node import BatchNode
 from graphflow.placing import NO_MODEL
 from graphflow.ports import Port
+from graphflow.threads import whole_team
 from graphflow.units import size
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class Computer:
             self._make_room(jobs)
             values = [self._with_models(job) for job in jobs]
             self._prefetch()
+            whole_team()
             measured = bool(jobs[0].node.cls.model_ports())
             before = None
             if measured:

@@ -42,6 +42,7 @@ from graphflow.placing import Placed, Placer
 from graphflow.source import STANDARD
 from graphflow.spec import NodeSpec
 from graphflow.store import Store
+from graphflow.threads import note_team
 
 GRACE = 10.0  # seconds that a node has to stop when the run is gone
 POISONED = ("CUDA error", "HIP error")  # what such an error leaves behind can't be used any more
@@ -95,6 +96,7 @@ class Server:
 
             if self._hello["threads"]:  # how many there are decides the order of sums
                 torch.set_num_threads(self._hello["threads"])
+                note_team(self._hello["threads"])
             if self.computer.device.startswith("cuda"):
                 torch.cuda.set_device(self.computer.device)
 

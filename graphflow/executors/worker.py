@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphflow.executors.compute import Computer, Outcome
 from graphflow.executors.job import Job
 from graphflow.models.refs import ModelRef
-from graphflow.threads import one_thread, whole_team
+from graphflow.threads import one_thread
 
 HOST = "host"  # the worker of nodes without models
 
@@ -110,7 +110,6 @@ class Worker:
         while (work := self._queue.get()) is not None:
             try:
                 with self.lock, one_thread() if self._name == HOST else nullcontext():
-                    whole_team()  # this thread may have begun while another one was alone
                     done: Done | BaseException = self._do(work)
             except BaseException as error:  # the run's thread raises it
                 done = error

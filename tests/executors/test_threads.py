@@ -51,10 +51,12 @@ class DeviceNode(Node, kind="threads.device", version=1):
 
 
 @pytest.fixture
-def team() -> Iterator[None]:
-    """Three threads, whatever the machine has."""
+def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Four threads on four cores, whatever the machine has."""
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(4)
+    monkeypatch.setattr(threads, "cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     SEEN.clear()
     yield
     torch.set_num_threads(before)
@@ -75,7 +77,7 @@ outputs: {text: four.text}
     assert Harness(store, graph).run()["text"] == "ahdhd"
     assert [(kind, count) for kind, count, _ in SEEN] == [("host", 1), ("device", 3)] * 2
     assert not any(main for kind, _, main in SEEN if kind == "device"), "a second team would slow the first one"
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 4, "the caller's own thread is as it was"
 
 
 @pytest.mark.usefixtures("team")
@@ -96,4 +98,17 @@ def test_a_thread_that_begins_while_another_is_alone_gets_all_threads_all_the_sa
         thread.start()
         thread.join()
     assert found == [3]
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("team")
+def test_a_number_in_the_environment_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    threads.note_team()
+    with threads.one_thread():
+        pass
+    thread_has: list[int] = []
+    thread = threading.Thread(target=lambda: (threads.whole_team(), thread_has.append(torch.get_num_threads())))
+    thread.start()
+    thread.join()
+    assert thread_has == [4]
