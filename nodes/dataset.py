@@ -311,7 +311,7 @@ class Pocket(_DataSet, _Typed, kind="dataset.pocket"):
     """
 
     benchmark: Literal["pocket-64-v1", "pocket-128-v1"] = Field(
-        "pocket-64-v1", description="a version fixes the edits for ever; 128: the same at twice the side"
+        "pocket-128-v1", description="a version fixes the edits for ever; 64: the same at half the side"
     )
 
     class In(Ports):
@@ -339,8 +339,8 @@ class PocketExemplars(_DataSet, _Typed, kind="dataset.pocket_exemplars"):
     """
 
     benchmark: Literal["pocket-64-exemplars-v1", "pocket-128-exemplars-v1"] = Field(
-        "pocket-64-exemplars-v1",
-        description="a version fixes the edits for ever; 128: the same at twice the side",
+        "pocket-128-exemplars-v1",
+        description="a version fixes the edits for ever; 64: the same at half the side",
     )
 
     class In(Ports):

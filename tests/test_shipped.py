@@ -13,6 +13,7 @@ import pytest
 import graphflow
 from graphflow.cli import run as command
 from graphflow.errors import NodeError
+from graphflow.nodes.pocket.catalogue import SHIPPED
 from graphflow.spec import shipped_graphs
 
 EDITING = [name for name in shipped_graphs() if "/" not in name]
@@ -32,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", EDITING)
 def test_every_graph_runs_as_it_stands(name: str, store: Path) -> None:
     done = graphflow.load(name, store=store, device="cpu").run(steps=4, **QUICK.get(name, {}))
-    assert done["image"].size == (64, 64)
+    assert done["image"].size == (SHIPPED.size, SHIPPED.size)
     assert done["image"].mode == "RGB"
     assert done.record.status == "done"
 
@@ -73,7 +74,7 @@ def test_pictures_of_any_shape_are_edited(tmp_path: Path, store: Path, size: tup
     path = tmp_path / "odd.png"
     PIL.Image.open(PICTURE).resize(size).convert("RGBA").save(path)
     done = graphflow.load("prompt_swap", store=store, device="cpu").run(image=path, steps=2)
-    assert done["image"].size == (64, 64)
+    assert done["image"].size == (SHIPPED.size, SHIPPED.size)
 
 
 def test_missing_models_are_listed_before_anything_runs(

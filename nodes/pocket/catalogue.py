@@ -171,7 +171,7 @@ POCKET_128 = Vocabulary(
 )
 
 
-SHIPPED = POCKET_64  # what the models that come with the package were trained on
+SHIPPED = POCKET_128  # what the models that come with the package were trained on
 
 
 def vocabulary_for(size: int) -> Vocabulary:

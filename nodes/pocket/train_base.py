@@ -21,7 +21,7 @@ class OnPictures(Node):
 
     device: ClassVar[Literal["auto", "cpu", "accelerator"]] = "accelerator"
 
-    vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-64", description="what the pictures show, and size")
+    vocabulary: Literal["pocket-64", "pocket-128"] = Field("pocket-128", description="what the pictures show, and size")
     seed: Seed = Field(0, description="seed of the pictures and of the first weights")
     workers: int = Field(1, ge=1, description="processes, each with batches of its own")
 

@@ -158,7 +158,7 @@ def test_a_set_of_another_kind_is_told_what_was_expected(tmp_path: Path) -> None
 def test_the_pocket_benchmark_is_a_data_set() -> None:
     out = Pocket(edit_types=("style", "add"), limit=5).run(Pocket.In(), Context())
     assert out.edit_type == ["add", "style", "add", "style", "add"]
-    assert out.name[1] == "pocket-64-v1/style/00"
+    assert out.name[1] == "pocket-128-v1/style/00"
     source, target, mask = (np.asarray(column[0]).astype(int) for column in (out.source, out.target, out.mask))
     assert not (source != target).any(axis=-1)[mask == 0].any()
     assert len(Pocket().run(Pocket.In(), Context()).name) == 224
@@ -186,7 +186,7 @@ def test_a_method_runs_over_a_set_and_another_reads_only_what_it_needs(
     monkeypatch.setattr(Drawn, "load", lambda self: drawn.append(self.where) or load(self))
     done = Harness(store, MAPPED.replace("OTHER", "")).run()
     assert len(done["images"]) == 3
-    assert done["names"][2] == "pocket-64-v1/remove/00"
+    assert done["names"][2] == "pocket-128-v1/remove/00"
     assert len(drawn) == 9 + 3, "source, target and mask once for their digests, source once more for the method"
     drawn.clear()
     Harness(store, MAPPED.replace("OTHER", "")).run()

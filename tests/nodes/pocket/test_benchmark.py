@@ -177,17 +177,9 @@ def test_the_node_scores_by_name() -> None:
 
 
 def test_the_shipped_clip_tells_truth_from_doing_nothing() -> None:
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+    from graphflow.nodes.pocket.models import load_models
 
-    from graphflow.nodes.lib.clip import CLIP
-    from graphflow.nodes.pocket.models import WEIGHTS
-
-    folder = WEIGHTS / "clip"
-    clip = CLIP(
-        CLIPModel.from_pretrained(folder, dtype=torch.float32),
-        CLIPImageProcessorPil.from_pretrained(folder),
-        CLIPTokenizer.from_pretrained(folder),
-    )
+    clip = load_models().clip
     some = ALL[:28]
     truth = [benchmark.clip_prefers_edit(e.after, e.edit, clip) for e in some]
     nothing = [benchmark.clip_prefers_edit(e.before, e.edit, clip) for e in some]

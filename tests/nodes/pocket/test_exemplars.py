@@ -122,8 +122,8 @@ def test_a_triple_is_found_by_its_name() -> None:
 def test_it_is_a_data_set_that_scores_by_name() -> None:
     out = PocketExemplars(limit=14, edit_types=("replace", "style")).run(PocketExemplars.In(), Context())
     assert set(out.edit_type) == {"replace", "style"}
-    assert out.name[0] == "pocket-64-exemplars-v1/replace/00"
-    assert out.exemplar_before[0].size == out.target[0].size == out.mask[0].size == (64, 64)
+    assert out.name[0] == "pocket-128-exemplars-v1/replace/00"
+    assert out.exemplar_before[0].size == out.target[0].size == out.mask[0].size == (128, 128)
     assert out.description[0].endswith("Everything else stays the same.")
     assert all(read(text) for text in (*out.source_caption, *out.target_caption))
     no_clip = type("Blind", (), {"image": lambda s, x: _ones(1), "text": lambda s, x: _ones(len(x))})()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graphflow.nodes.pocket.captions import Description, Thing, any_wording, caption, describe, phrase, read
-from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128, Vocabulary, vocabulary_for
+from graphflow.nodes.pocket.catalogue import POCKET_64, POCKET_128, SHIPPED, Vocabulary, vocabulary_for
 from graphflow.nodes.pocket.edits import EDITS, edit_mask, sample_edit
 from graphflow.nodes.pocket.examples import EXAMPLES
 from graphflow.nodes.pocket.prompt_sheet import PROMPTS
@@ -124,13 +124,12 @@ def test_the_example_pictures_are_the_scenes_of_their_names() -> None:
     folder = Path(graphflow.graphs.__path__[0]) / "pictures"
     for name, example in EXAMPLES.items():
         stored = Image.open(folder / f"{name}.png").convert("RGB")
-        assert stored.tobytes() == render(example.scene, 64).tobytes(), name
+        assert stored.tobytes() == render(example.scene, SHIPPED.size).tobytes(), name
         assert example.scene.instance not in Split.TRAIN.value
 
 
-@VOCABULARIES
-def test_the_page_of_prompts_shows_everything_there_is(words: Vocabulary) -> None:
-    said = [read(prompt) for prompt in PROMPTS[words.size]]
+def test_the_page_of_prompts_shows_everything_there_is() -> None:
+    words, said = SHIPPED, [read(prompt) for prompt in PROMPTS]
     assert all(said)
     assert len(said) == 48
     shown = [d for d in said if d]
