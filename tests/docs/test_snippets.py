@@ -128,9 +128,8 @@ def folder(tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch) 
     pictures = ROOT / "graphs" / "pictures"
     shutil.copy(pictures / "cat.png", work / "cat.png")
     (work / "photos").mkdir()
-    for name in ("cat.png", "dog.png"):
-        source = pictures / name
-        shutil.copy(source if source.exists() else pictures / "cat.png", work / "photos" / name)
+    for name, shows_a_cat in (("cat.png", "cat.png"), ("dog.png", "exemplar_before.png")):
+        shutil.copy(pictures / shows_a_cat, work / "photos" / name)  # README turns the cat of every photo into a dog
     shutil.copytree(ROOT / "graphs", work / "graphs")
     shutil.copy(ROOT / "tests" / "docs" / "files" / "edit.yaml", work / "edit.yaml")
     monkeypatch.chdir(work)

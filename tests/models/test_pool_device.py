@@ -21,7 +21,7 @@ no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no G
 
 
 def predict(denoiser: Any) -> torch.Tensor:
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     embeds = torch.randn(1, 8, denoiser.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return denoiser.predict(latents, 500, embeds)
