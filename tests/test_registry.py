@@ -40,6 +40,7 @@ Write = Callable[..., Path]
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
     monkeypatch.setattr(registry, "_KINDS", registry.all_kinds())
+    monkeypatch.setattr(refs, "_LOADERS", dict(loaders()))
     monkeypatch.setattr(registry, "_stamps", {})
     monkeypatch.setattr(registry, "broken_packs", {})
     before = set(sys.modules)

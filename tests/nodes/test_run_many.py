@@ -224,8 +224,8 @@ def test_embeddings_of_pictures(tmp_path: Path) -> None:
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 OTHERS = [picture(image.width, image.height, seed=n + 7) for n, image in enumerate(PICTURES)]
-MASKS = [Image.new("L", (8, 8), white) for white in (0, 255, 255)]
-MASKS[2].paste(0, (0, 0, 4, 8))
+MASKS = [Image.new("L", image.size, white) for image, white in zip(PICTURES, (0, 255, 255), strict=True)]
+MASKS[2].paste(0, (0, 0, PICTURES[2].width // 2, PICTURES[2].height))
 
 
 @pytest.fixture(scope="module")
