@@ -22,6 +22,7 @@ from graphflow.executors.alike import alike
 from graphflow.executors.host import to_host
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
+from graphflow.imports import importing
 from graphflow.models.weights import model_key, weight_bytes
 from graphflow.node import BatchNode
 from graphflow.placing import NO_MODEL
@@ -226,9 +227,9 @@ class Computer:
         kind = type(node).kind
         try:
             if len(jobs) == 1:
-                return [node.run(inputs[0], context)]
+                return [importing(lambda: node.run(inputs[0], context))]
             assert isinstance(node, BatchNode)
-            found = node.run_many(inputs, context)
+            found = importing(lambda: node.run_many(inputs, context))
         except SystemExit as error:  # of a script's main function: the run does not end with it
             raise NodeError(jobs[0].name, kind, f"SystemExit: {error.code}") from error
         if len(found) != len(jobs):

@@ -17,6 +17,7 @@ import torch
 
 from graphflow.errors import MissingError
 from graphflow.events import Listener, ModelLoaded, ModelLoading, ModelReleased
+from graphflow.imports import importing
 from graphflow.machine import memory
 from graphflow.models import modules
 from graphflow.models.files import local_folder, stamp
@@ -211,7 +212,7 @@ class ModelPool:
         self._announce(ref, weight_bytes(ref, str(dtype).removeprefix("torch.")), "host")
         with _LOADING.turn(urgent), sharing(self._parts), one_thread():
             began, read = time.perf_counter(), stamp(ref)
-            value = known.load(ref, folder, torch.device("cpu"), dtype)
+            value = importing(lambda: known.load(ref, folder, torch.device("cpu"), dtype))
             loaded = _Loaded(ref, value, read, modules.roots_of(value), on_device=self._on_host)
             self._settle_on_host(loaded)
             seconds = time.perf_counter() - began
