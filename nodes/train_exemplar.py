@@ -62,6 +62,12 @@ class TrainIPAdapter(Training, kind="train_exemplar.ip_adapter"):
     )
     mix_from: float = Field(0.5, ge=0, le=1, description="least λ of a mix")
     mix_to: float = Field(0.8, ge=0, le=1, description="largest λ of a mix")
+    taught: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the target that the denoiser predicts from the caption; the rest is noise",
+    )
 
     class In(Ports):
         edits: Weights["edit_latents"]
@@ -76,7 +82,7 @@ class TrainIPAdapter(Training, kind="train_exemplar.ip_adapter"):
         from graphflow.nodes.pocket.training.ip_adapter import Samples, train_ip_adapter
 
         out, models = ctx.folder(), (x.denoiser, x.text_encoder, x.clip)
-        samples = Samples(self.drop_text, self.drop_picture, self.mixed, (self.mix_from, self.mix_to))
+        samples = Samples(self.drop_text, self.drop_picture, self.mixed, (self.mix_from, self.mix_to), self.taught)
         runtime = runtime_of(ctx, "ip adapter")
         train_ip_adapter(out, x.edits, *models, self.loop(ctx), samples=samples, **runtime)
         return self.Out(adapter=self.result(out, "ip_adapter", "ip_adapter"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -17,6 +17,7 @@ from ..captions import any_wording, describe, phrase
 from ..world import Scene
 from .latents import Encoded, load_encoded
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
+from .noise import denoising_loss, new_scheduler
 from .saving import save_half
 from .tokenizer import MAX_LENGTH, TOKENIZER
 from .warm_start import begin_as
@@ -51,20 +52,6 @@ class Curriculum:
     def share_of_full(self, number: int) -> float:
         """How many samples of this step come from the full mixture; rises linearly in between."""
         return min(1.0, max(0.0, (number - self.simple_until) / max(1, self.full_from - self.simple_until)))
-
-
-def new_scheduler() -> DDIMScheduler:
-    """The noise schedule of Stable Diffusion 1 (Rombach et al. 2022), ε-prediction."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-    )
 
 
 def new_denoiser(size: Size, latent_channels: int, latent_size: int) -> UNet2DConditionModel:
@@ -170,7 +157,7 @@ def _train(
             begin_as(model[name], known)
     plain_attention(model["denoiser"], loop.device)
     model["text_encoder"].requires_grad_(train_text_encoder)
-    alphas_cumprod = new_scheduler().alphas_cumprod
+    scheduler = new_scheduler()
 
     def draw(step: Step) -> tuple[Tensor, Tensor]:
         z_Bchw, scenes = draw_batch(step, pools, curriculum.share_of_full(step.number))
@@ -180,14 +167,7 @@ def _train(
     def loss_of(step: Step) -> Tensor:
         z_Bchw, tokens = step.drawn
         c_BTD = model["text_encoder"](tokens.to(step.device)).last_hidden_state
-        t_B = stratified_timesteps(len(z_Bchw), len(alphas_cumprod), step.torch_rng)
-        eps_Bchw = torch.randn(z_Bchw.shape, generator=step.torch_rng)
-        alpha_B111 = alphas_cumprod[t_B][:, None, None, None]
-        noisy_Bchw = alpha_B111.sqrt() * z_Bchw + (1 - alpha_B111).sqrt() * eps_Bchw
-        noisy_Bchw = noisy_Bchw.to(step.device, memory_format=torch.channels_last)
-        predicted_Bchw = model["denoiser"](noisy_Bchw, t_B.to(step.device), c_BTD).sample.float()
-        error_B = (predicted_Bchw - eps_Bchw.to(step.device)).square().mean(dim=(1, 2, 3))
-        return (min_snr_weights(alphas_cumprod[t_B]).to(step.device) * error_B).mean()
+        return denoising_loss(model["denoiser"], scheduler, step, z_Bchw, c_BTD)
 
     fit(model, loss_of, loop, checkpoint, steps, log, draw)
     if is_main():
@@ -210,19 +190,6 @@ def caption_for(scene: Scene, rng: random.Random, drop_caption: float, drop_back
     if scene.items and rng.random() < drop_background:
         description = replace(description, background=None)
     return phrase(description, any_wording(rng))
-
-
-def stratified_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """One timestep from each of `count` equal parts of the schedule, in random order: less variance than drawing."""
-    offsets = torch.rand(count, generator=generator)
-    parts = torch.randperm(count, generator=generator)
-    return ((parts + offsets) / count * train_timesteps).long().clamp(max=train_timesteps - 1)
-
-
-def min_snr_weights(alpha_B: Tensor, gamma: float = 5.0) -> Tensor:
-    """min(SNR, γ) / SNR: the weights of the ε-loss in Hang et al. 2023, equation 8."""
-    snr_B = alpha_B / (1 - alpha_B)
-    return snr_B.clamp(max=gamma) / snr_B
 
 
 def save(model: nn.ModuleDict, tokenizer: CLIPTokenizer, out: Path) -> None:

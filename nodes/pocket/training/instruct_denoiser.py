@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from graphflow.nodes.lib.denoiser import Denoiser
 from graphflow.nodes.lib.text_encoder import TextEncoder
 
-from .denoiser import min_snr_weights, new_scheduler, plain_attention, stratified_timesteps
+from .denoiser import plain_attention
 from .edit_latents import EncodedEdits, load_edits
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
+from .noise import denoising_loss, new_scheduler
 
 
 @dataclass(frozen=True)
@@ -102,25 +103,3 @@ def draw_batch(step: Step, pool: EncodedEdits, dropout: Dropout) -> tuple[Tensor
         if without_picture:
             source_Bchw[number] = 0
     return pool.after[places].float(), source_Bchw, texts
-
-
-def denoising_loss(
-    model: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
-    step: Step,
-    z_Bchw: Tensor,
-    c_BTD: Tensor,
-    beside_Bchw: Tensor | None = None,
-) -> Tensor:
-    """The min-SNR-5 loss of the noise that `model` predicts; `beside_Bchw` joins the noisy latents as channels."""
-    t_B = stratified_timesteps(len(z_Bchw), len(scheduler.alphas_cumprod), step.torch_rng)
-    eps_Bchw = torch.randn(z_Bchw.shape, generator=step.torch_rng)
-    alpha_B = scheduler.alphas_cumprod[t_B]
-    signal_B111, noise_B111 = alpha_B.sqrt()[:, None, None, None], (1 - alpha_B).sqrt()[:, None, None, None]
-    seen_Bchw = signal_B111 * z_Bchw + noise_B111 * eps_Bchw
-    if beside_Bchw is not None:
-        seen_Bchw = torch.cat([seen_Bchw, beside_Bchw], dim=1)
-    seen_Bchw = seen_Bchw.to(step.device, memory_format=torch.channels_last)
-    predicted_Bchw = model(seen_Bchw, t_B.to(step.device), c_BTD.to(step.device)).sample.float()
-    error_B = (predicted_Bchw - eps_Bchw.to(step.device)).square().mean(dim=(1, 2, 3))
-    return (min_snr_weights(alpha_B).to(step.device) * error_B).mean()

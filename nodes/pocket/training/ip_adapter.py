@@ -7,6 +7,7 @@ import copy
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,10 +20,10 @@ from graphflow.nodes.lib.text_encoder import TextEncoder
 
 from ..descriptions import request
 from ..edits import Edit
-from .denoiser import caption_for, new_scheduler
+from .denoiser import caption_for, plain_attention
 from .edit_latents import EncodedEdits, load_edits
-from .instruct_denoiser import denoising_loss
 from .loop import Log, Loop, Step, Steps, fit, in_processes, is_main
+from .noise import Teacher, denoising_loss, new_scheduler
 from .pictures import pixels_of
 
 TOKENS = 4
@@ -37,6 +38,16 @@ class Samples:
     drop_picture: float  # share with the zero embedding, which the negative branch has
     mixed: float  # share with λ(E(x') - E(x)) + (1 - λ)E(y): the edit x → x' of another pair, as ReEdit mixes it
     weights: tuple[float, float]  # λ is drawn between them
+    taught: float = 0.0  # share of the target that the denoiser without an adapter predicts from the whole caption
+
+
+class Batch(NamedTuple):
+    """Latents (B, c, h, w) of pictures after edits, and what they are predicted from."""
+
+    z_Bchw: Tensor
+    image_BE: Tensor
+    texts: list[str]
+    captions: list[str]  # the teacher's: whole, unless there are no image tokens that could say the same
 
 
 def train_ip_adapter(
@@ -53,6 +64,9 @@ def train_ip_adapter(
     log: Log,
 ) -> None:
     """Train image projection and image attention; denoiser, text encoder and CLIP stay as they are.
+
+    With `samples.taught` the denoiser itself is the teacher: what it predicts from the caption is what the image tokens
+    are to bring about without one. That shows sooner than the noise alone what the picture holds.
 
     Saves one file of float16 tensors, named as in the published adapters, to `out`.
     """
@@ -78,13 +92,22 @@ def _train(
     embeddings_2PE = embeddings(clip, pool.edits)
     conditions, scheduler = Conditions(pool, embeddings_2PE, samples), new_scheduler()
     model = adapted(unet, embeddings_2PE.shape[-1]).to(memory_format=torch.channels_last)
+    plain = plain_attention(copy.deepcopy(unet).float(), loop.device) if samples.taught else None
+    if plain is not None:
+        plain.to(loop.device, memory_format=torch.channels_last)
+
+    def encode(texts: list[str]) -> Tensor:
+        with torch.autocast(loop.device.split(":")[0], enabled=False):
+            return text_encoder.encode(texts)
 
     def loss_of(step: Step) -> Tensor:
-        z_Bchw, image_BE, texts = conditions.draw(step)
-        with torch.autocast(loop.device.split(":")[0], enabled=False):
-            c_BTD = text_encoder.encode(texts)
+        batch, teacher = conditions.draw(step), None
+        if plain is not None:
+            told_BTD = encode(batch.captions)
+            teacher = Teacher(lambda z_Bchw, t_B: plain(z_Bchw, t_B, told_BTD).sample, samples.taught)
         # diffusers passes text and image embeddings on together
-        return denoising_loss(_WithImage(model, image_BE.to(step.device)), scheduler, step, z_Bchw, c_BTD)
+        prompted = _WithImage(model, batch.image_BE.to(step.device))
+        return denoising_loss(prompted, scheduler, step, batch.z_Bchw, encode(batch.texts), teacher=teacher)
 
     fit(model, loss_of, loop, checkpoint, steps, log)
     if is_main():
@@ -100,16 +123,19 @@ class Conditions:
         self.before_PE, self.after_PE = embeddings_2PE
         self._same = alike(pool.edits)
 
-    def draw(self, step: Step) -> tuple[Tensor, Tensor, list[str]]:
-        """Latents (B, c, h, w), image embeddings (B, E) and captions of the pictures after some edits."""
-        latents, images, texts = [], [], []
+    def draw(self, step: Step) -> Batch:
+        """Pictures after some edits, drawn at random."""
+        latents, images, texts, captions = [], [], [], []
         for _ in range(step.batch_size):
             place = step.rng.randrange(len(self.pool.edits))
+            image_E = self._image(place, step)
+            caption = caption_for(self.pool.edits[place].after, step.rng, drop_caption=0.0, drop_background=0.1)
+            text = "" if step.rng.random() < self.samples.drop_text else caption
             latents.append(self.pool.after[place].float())
-            images.append(self._image(place, step))
-            scene = self.pool.edits[place].after
-            texts.append(caption_for(scene, step.rng, self.samples.drop_text, drop_background=0.1))
-        return torch.stack(latents), torch.stack(images), texts
+            images.append(image_E)
+            texts.append(text)
+            captions.append(caption if image_E.any() else text)
+        return Batch(torch.stack(latents), torch.stack(images), texts, captions)
 
     def _image(self, place: int, step: Step) -> Tensor:
         chance = step.rng.random()

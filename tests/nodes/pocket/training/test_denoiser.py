@@ -15,11 +15,10 @@ from graphflow.nodes.pocket.training.denoiser import (
     Size,
     Start,
     caption_for,
-    min_snr_weights,
-    stratified_timesteps,
     train_denoiser,
 )
 from graphflow.nodes.pocket.training.loop import Loop, all_steps
+from graphflow.nodes.pocket.training.noise import min_snr_weights, stratified_timesteps
 from graphflow.nodes.pocket.world import SINGLES, Mixture, Split, held_out, sample_scene
 
 TINY = Size(channels=(8, 16), layers=1, heads=2, text_width=32, text_layers=1)

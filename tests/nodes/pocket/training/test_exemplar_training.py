@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from graphflow.nodes.pocket.edits import EDITS
 from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
 from graphflow.nodes.pocket.training.captioner import new_captioner, new_word_tokenizer
 from graphflow.nodes.pocket.training.clip import image_processor_for, new_clip
-from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser, new_scheduler, new_text_encoder
+from graphflow.nodes.pocket.training.denoiser import Size, new_denoiser, new_text_encoder
 from graphflow.nodes.pocket.training.edit_latents import EncodedEdits, encode_edits, load_edits
 from graphflow.nodes.pocket.training.exemplar_vlm import (
     BEGIN,
@@ -57,12 +59,13 @@ from graphflow.nodes.pocket.training.ip_adapter import (
     train_ip_adapter,
 )
 from graphflow.nodes.pocket.training.loop import Loop, Step, all_steps
+from graphflow.nodes.pocket.training.noise import Teacher, denoising_loss, new_scheduler, stratified_timesteps
 from graphflow.nodes.pocket.training.pictures import pixels_of
 from graphflow.nodes.pocket.training.tokenizer import TOKENIZER
 from graphflow.nodes.pocket.world import Split
 
 SIZE = Size(channels=(16, 32), layers=1, heads=2, text_width=32, text_layers=1)
-SAMPLES = Samples(drop_text=0.4, drop_picture=0.1, mixed=0.3, weights=(0.5, 0.8))
+SAMPLES = Samples(drop_text=0.4, drop_picture=0.1, mixed=0.3, weights=(0.5, 0.8), taught=0.75)
 Train = Callable[[Path, Loop, Path | None, Any, Any], None]
 
 
@@ -291,9 +294,11 @@ def test_image_conditions_are_the_picture_a_mix_or_nothing(clip: CLIP, pool: Enc
     both = embeddings(clip, few.edits)
 
     def share(samples: Samples) -> tuple[float, float]:
-        _, images, texts = Conditions(few, both, samples).draw(step(batch_size=400))
+        _, images, texts, captions = Conditions(few, both, samples).draw(step(batch_size=400))
         whole = (images[:, None] == both[1]).all(-1).any(-1)
         assert samples.drop_text != 1 or set(texts) == {""}
+        for image, text, caption in zip(images, texts, captions, strict=True):
+            assert caption == text or (image.any() and not text), "the teacher knows what the image tokens can tell"
         return whole.float().mean().item(), (~images.any(-1)).float().mean().item()
 
     assert share(Samples(1.0, 0.0, 0.0, (0.5, 0.8))) == (1.0, 0.0)
@@ -301,10 +306,49 @@ def test_image_conditions_are_the_picture_a_mix_or_nothing(clip: CLIP, pool: Enc
     assert share(Samples(0.0, 0.2, 0.3, (0.5, 0.8))) == pytest.approx((0.5, 0.2), abs=0.08)
 
 
+def test_the_teacher_is_told_what_the_picture_shows_when_the_caption_is_left_out(
+    clip: CLIP, pool: EncodedEdits
+) -> None:
+    few = EncodedEdits(pool.before[:40], pool.after[:40], pool.edits[:40])
+    both = embeddings(clip, few.edits)
+    batch = Conditions(few, both, Samples(1.0, 0.5, 0.0, (0.5, 0.8))).draw(step(batch_size=200))
+    for image, text, caption in zip(batch.image_BE, batch.texts, batch.captions, strict=True):
+        assert text == ""
+        assert bool(caption) == bool(image.any()), "the zero embedding can't tell anything"
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_teachers_prediction_is_mixed_into_the_noise(share: float) -> None:
+    """The loss by its formula: min-SNR-5 weights times the mean square of ε̂ - ((1 - s)ε + s·ε_teacher)."""
+    z, c = torch.randn(2, 4, 8, 8), torch.zeros(2, 1, 1)
+    noise, seen = torch.Generator().manual_seed(7), []
+
+    def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(noisy)
+        return 0.5 * noisy
+
+    def model(noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> Any:
+        return SimpleNamespace(sample=0.1 * noisy)
+
+    scheduler, moment = new_scheduler(), step(batch_size=2)
+    moment = replace(moment, torch_rng=noise)
+    loss = denoising_loss(model, scheduler, moment, z, c, teacher=Teacher(predict, share))
+    again = torch.Generator().manual_seed(7)
+    t = stratified_timesteps(2, 1000, again)
+    eps = torch.randn(z.shape, generator=again)
+    alpha = scheduler.alphas_cumprod[t]
+    noisy = alpha.sqrt().view(2, 1, 1, 1) * z + (1 - alpha).sqrt().view(2, 1, 1, 1) * eps
+    torch.testing.assert_close(seen[0], noisy)
+    target = (1 - share) * eps + share * 0.5 * noisy
+    snr = alpha / (1 - alpha)
+    wanted = (snr.clamp(max=5) / snr * (0.1 * noisy - target).square().mean((1, 2, 3))).mean()
+    torch.testing.assert_close(loss, wanted)
+
+
 def test_a_mix_with_itself_is_what_the_formula_says(clip: CLIP, pool: EncodedEdits) -> None:
     one = EncodedEdits(pool.before[:1], pool.after[:1], pool.edits[:1])
     both = embeddings(clip, one.edits)
-    _, images, _ = Conditions(one, both, Samples(0.0, 0.0, 1.0, (0.6, 0.6))).draw(step(batch_size=1))
+    _, images, _, _ = Conditions(one, both, Samples(0.0, 0.0, 1.0, (0.6, 0.6))).draw(step(batch_size=1))
     torch.testing.assert_close(images[0], 0.6 * (both[1, 0] - both[0, 0]) + 0.4 * both[0, 0])
 
 
