@@ -17,6 +17,8 @@ MARKERS = "osD^vPX*"
 HATCHES = ("", "///", "...", "xxx")  # for bars of one colour
 BASELINE = "#767676"
 
+NAMES = ("preservation", "types", "seconds")
+SUFFIXES = (".svg", ".png")
 Style = dict[str, tuple[str, str, str]]  # method → colour, marker, hatch
 
 
@@ -32,11 +34,11 @@ def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
     style = _style(results, table)
-    drawings: dict[str, Callable[[], Any]] = {
-        "preservation": lambda: _preservation(results, table, style),
-        "types": lambda: _types(results, table, style),
-        "seconds": lambda: _seconds(table, style),
-    }
+    drawings: list[Callable[[], Any]] = [
+        lambda: _preservation(results, table, style),
+        lambda: _types(results, table, style),
+        lambda: _seconds(table, style),
+    ]
     out = []
     settings: Any = {
         "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -44,13 +46,13 @@ def draw_plots(results: Results, table: Table, folder: Path) -> list[Path]:
         "svg.hashsalt": "graphflow", "svg.fonttype": "none", "legend.frameon": False,
     }  # fmt: skip
     with plt.rc_context(settings):
-        for name, draw in drawings.items():
+        for name, draw in zip(NAMES, drawings, strict=True):
             figure = draw()
             if figure is None:
                 continue
-            for suffix in ("svg", "png"):
-                path = folder / f"{name}.{suffix}"
-                figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Date": None} if suffix == "svg" else {})
+            for suffix in SUFFIXES:
+                path = folder / f"{name}{suffix}"
+                figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Date": None} if suffix == ".svg" else {})
             plt.close(figure)
             out.append(folder / f"{name}.png")
     return out

@@ -81,6 +81,10 @@ def bench(
     if plan:
         print_plan(*found.plan(given))
         return
+    if out is not None:
+        from graphflow.bench.outputs import claim_folder
+
+        claim_folder(out)
     with outputs.out_folder(out) if out is not None else nullcontext():
         from graphflow.bench.results import collect
         from graphflow.bench.table import table_of

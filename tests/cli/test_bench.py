@@ -94,6 +94,33 @@ def test_scores_of_each_picture(folder: Path) -> None:
     assert (failed["near.mean"], failed["seconds"]) == ("", "")
 
 
+@pytest.mark.parametrize("name", ["report.html", "table.csv", "pictures/mine.png", "bench.json"])
+def test_a_bench_replaces_nothing_of_the_users(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = folder / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine", encoding="utf-8")
+    assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 2
+    err = capsys.readouterr().err
+    assert f"would replace out/{name.partition('/')[0]}, which graphflow did not write there" in err
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert [p for p in (folder / "out").rglob("*") if p.is_file()] == [mine]
+    assert not bench_samples.RUNS, "it was refused before anything was computed"
+
+
+def test_a_bench_replaces_what_one_that_was_killed_has_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphflow.bench.outputs.write_page", killed)
+        assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) != 0
+    assert (folder / "out/table.csv").is_file()
+    assert not (folder / "out/report.html").exists()
+    assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 0
+    assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 0
+    assert (folder / "out/report.html").is_file()
+
+
 def test_differences_are_over_the_pictures_that_both_have(folder: Path) -> None:
     assert graphflow(["bench", "b.yaml", "-q", "--out", "out"]) == 0
     rows = list(csv.DictReader(io.StringIO((folder / "out/differences.csv").read_text(encoding="utf-8"))))
