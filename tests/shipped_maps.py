@@ -12,7 +12,7 @@ from graphflow.graph import Graph
 from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key
 from graphflow.scheduler import ModelSpec, Task
-from graphflow.scheduler.from_plan import Expected, tasks_of
+from graphflow.scheduler.from_plan import Expected, PlanTasks
 from graphflow.session import open_session
 from graphflow.spec import shipped_graphs
 
@@ -57,7 +57,7 @@ def shipped_map(name: str, table: str, count: int) -> tuple[list[Task], dict[str
 def _planned(name: str) -> tuple[Graph, list[Task]]:
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(name, store=Path(folder))
-        return session.graph, tasks_of(session.plan(), session.graph, lambda node, planned: Expected())
+        return session.graph, PlanTasks(session.plan(), session.graph, lambda node, planned: Expected()).all()
 
 
 def mapped(graph: Graph, tasks: Sequence[Task], table: str, count: int) -> tuple[list[Task], dict[str, ModelSpec]]:

@@ -18,11 +18,6 @@ def roots_of(value: Any) -> list[nn.Module]:
     return [found for found in _held(value) if isinstance(found, nn.Module)]
 
 
-def loose_tensors(value: Any) -> list[Tensor]:
-    """Tensors that a loaded model holds outside of its modules. They stay where they are when it is moved."""
-    return [found for found in _held(value) if isinstance(found, Tensor)]
-
-
 def _held(value: Any) -> Iterator[Any]:
     seen: set[int] = set()
     waiting = [value]

@@ -141,11 +141,6 @@ class PlanTasks:
         return None
 
 
-def tasks_of(plan: Plan, graph: Graph, expect: Expect = from_plan) -> list[Task]:
-    """The tasks of a plan; see `PlanTasks.all`."""
-    return PlanTasks(plan, graph, expect).all()
-
-
 def models_of(graph: Graph, dtype: str, nodes: Iterable[str] | None = None) -> dict[str, ModelSpec]:
     """The sizes of the preset's models that these nodes use (all by default), as far as they are on this machine."""
     out: dict[str, ModelSpec] = {}

@@ -6,7 +6,7 @@ from harness import Harness
 
 from graphflow.graph import Place
 from graphflow.models.weights import model_key
-from graphflow.scheduler.from_plan import PlanTasks, models_of, tasks_of, trained_key
+from graphflow.scheduler.from_plan import PlanTasks, models_of, trained_key
 from graphflow.session import open_session
 from graphflow.store import Store
 
@@ -26,14 +26,14 @@ def test_instances_of_a_list_that_is_not_known_have_no_tasks_yet(store: Store) -
     h = Harness(store, MAPPED)
     session = h.session()
     plan = session.plan()
-    assert [t.name for t in tasks_of(plan, session.graph)] == ["list"]
+    assert [t.name for t in PlanTasks(plan, session.graph).all()] == ["list"]
 
 
 def test_cached_instances_have_no_tasks_and_are_no_needs(store: Store) -> None:
     h = Harness(store, MAPPED)
     h.run()
     session = h.session({"loud.mark": "?"})
-    tasks = {t.name: t for t in tasks_of(session.plan(), session.graph)}
+    tasks = {t.name: t for t in PlanTasks(session.plan(), session.graph).all()}
     assert list(tasks) == ["loud[0]", "loud[1]", "loud[2]", "long[0]", "long[1]", "long[2]"]
     assert tasks["loud[1]"].needs == ()
     assert tasks["long[1]"].needs == ("loud[1]",)
@@ -50,7 +50,7 @@ def test_the_task_of_an_instance_that_became_known_during_the_run(store: Store) 
 
 def test_nodes_with_models_go_to_a_device_and_roles_that_load_the_same_thing_share_a_key(store: Store) -> None:
     session = open_session("pix2pix_on_the_fly", store=store.folder)
-    tasks = {t.name: t for t in tasks_of(session.plan(), session.graph)}
+    tasks = {t.name: t for t in PlanTasks(session.plan(), session.graph).all()}
     graph = session.graph
     assert tasks["encode"].where == "device"
     assert tasks["encode"].models == tasks["decode"].models == (model_key(graph.nodes["encode"].models["model"]),)
