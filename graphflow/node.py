@@ -34,12 +34,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from graphflow.ports import EXTERNAL, ModelRole, Port, Ports, ports_of, read_type
 
@@ -130,6 +132,14 @@ class Node(BaseModel):
 
     In: ClassVar[type[Ports]]
     Out: ClassVar[type[Ports]]
+
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: Any) -> Any:
+        """JSON has no other numbers: in a key an infinity would look like null. pydantic leaves `Any` unchecked."""
+        if not _all_finite(value):
+            raise PydanticCustomError("finite_number", "every number in it should be finite")
+        return value
 
     @abstractmethod
     def run(self, x: Any, ctx: Context) -> Any:
@@ -232,6 +242,14 @@ class BatchNode(Node):
     @abstractmethod
     def run_many(self, xs: Sequence[Any], ctx: Context) -> list[Any]:
         """The same as ``[self.run(x, ctx) for x in xs]``, faster."""
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_all_finite, value.values()))
+    return not isinstance(value, list | tuple | set) or all(map(_all_finite, value))
 
 
 def _plain_hint(hint: Any) -> Any:

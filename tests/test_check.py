@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graphflow.check import check
 from graphflow.errors import InvalidError, UsageError
 from graphflow.graph import Graph
+from graphflow.node import Context, Field, Node, Ports
+from graphflow.ports import Text
 from graphflow.spec import load_spec, parse_spec
 
 HEAD = "graphflow: 1\ninputs:\n  text: {type: Text}\n  picture: {type: Image}\n  n: {type: int}\nnodes:\n"
@@ -115,6 +118,29 @@ def test_a_number_that_is_not_finite_is_found_by_the_check(value: str) -> None:
     text = f"graphflow: 1\n{declared}nodes: {{a: {{uses: sample.mean, in: {{values: [inputs.x]}}}}}}{tail}"
     with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(float\) is .*, which is not a finite"):
         check(parse_spec(text, "g.yaml"))
+
+
+class Anything(Node, kind="check.anything", version=1):
+    """Takes a parameter of any type, which nothing but its node checks."""
+
+    value: Any = Field(None, description="anything")
+
+    class In(Ports):
+        pass
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(text=repr(self.value))
+
+
+@pytest.mark.parametrize("value", [".inf", "[1, -.inf]", "{a: [{b: .nan}]}"])
+def test_nor_is_one_hidden_in_a_parameter_of_any_type(value: str) -> None:
+    """As JSON, which keys are made of, it would be null."""
+    (found,) = problems(f"  a: {{uses: check.anything, with: {{value: {value}}}}}")
+    assert "GF108 'a.value': every number in it should be finite, found " in found
+    checked("  a: {uses: check.anything, with: {value: [1, {b: [2.5, null, x]}]}}")
 
 
 @pytest.mark.parametrize(
