@@ -34,12 +34,14 @@ def size(count: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from ``50GiB``, ``1.5 GB``, ``800k`` or ``4096``; units without an i count in thousands.
+    """Bytes from ``50GiB``, ``1.5 GB``, ``800k`` or ``4096B``; units without an i count in thousands.
 
     Raises:
-        ValueError: it is no size.
+        ValueError: it is no size. A number alone is none, lest 24 be 24 bytes where 24GiB was meant.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
+    if text.strip() == "0":
+        return 0
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)\s*", text, re.IGNORECASE)
     if found is None:
         raise ValueError(f"'{text}' is no size; expected a number with a unit, such as 50GiB or 800MB")
     number, unit, binary = found.groups()

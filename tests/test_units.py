@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphflow.units import duration, plural, printable, size
+from graphflow.units import duration, parse_size, plural, printable, size
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_sizes(count: int, text: str) -> None:
     assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("50GiB", 50 * 2**30), ("1.5 GB", 1_500_000_000), ("800k", 800_000), ("4096B", 4096), ("2 gib", 2**31), ("0", 0)],
+)
+def test_sizes_are_read(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["24", "1.5", "", "GiB", "24iB", "-1GB", "1e3MB", "many"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a number with a unit"):
+        parse_size(text)
 
 
 def test_plurals_and_control_characters() -> None:

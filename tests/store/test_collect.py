@@ -186,7 +186,7 @@ def test_a_store_within_its_budget_is_left_alone(store: Store, monkeypatch: pyte
     results = [picture(store, i) for i in range(4)]
     total = store.total_bytes()
     assert store.collect_if_over_budget(total) is None
-    monkeypatch.setenv(budget.VARIABLE, str(total - 1))
+    monkeypatch.setenv(budget.VARIABLE, f"{total - 1}B")
     done = store.collect_if_over_budget()
     assert done is not None
     assert done.left <= 0.9 * total
