@@ -57,6 +57,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
+def handled(error: Exception, before: Exception) -> Exception:
+    error.__context__ = before
+    return error
+
+
 def failing(errors: list[Exception], calls: list[int]) -> Any:
     def call() -> str:
         calls.append(1)
@@ -124,12 +129,21 @@ def test_what_may_succeed_later_is_tried_again(error: Exception) -> None:
         AttributeError("'int' object has no attribute 'b'"),
         ModuleNotFoundError("No module named 'sentencepiece'", name="sentencepiece"),
         caused(ImportError("no tokenizer"), ModuleNotFoundError("No module named 'x'", name="x")),
+        handled(ValueError("the picture is too small"), ImportError(HALF_THERE)),
     ],
 )
 def test_what_will_fail_again_is_not(error: Exception) -> None:
     calls: list[int] = []
     with pytest.raises(type(error)):
         importing(failing([error], calls))
+    assert len(calls) == 1
+
+
+def test_what_fails_late_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "EARLY", -1.0)
+    calls: list[int] = []
+    with pytest.raises(ImportError, match="PreTrainedModel"):
+        importing(failing([ImportError(HALF_THERE)], calls))
     assert len(calls) == 1
 
 

@@ -45,6 +45,20 @@ def root(
     """Options that stand before any command."""
 
 
+def path_option(option: str, help: str) -> Any:
+    """An option that takes a file or folder.
+
+    An empty one is refused: that is what an unset variable of a shell makes, and it would be the working folder.
+    """
+
+    def parsed(text: str) -> Path:
+        if not text:
+            raise UsageError(f"{option}: expected a name, found nothing")
+        return Path(text)
+
+    return typer.Option(option, parser=parsed, metavar="PATH", help=help)
+
+
 GraphName = Annotated[
     str, typer.Argument(metavar="GRAPH", help="a shipped graph, a YAML file, or a PNG that graphflow made")
 ]
@@ -67,19 +81,8 @@ Batch = Annotated[
     ),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
-StoreFolder = Annotated[Path | None, typer.Option("--store", help="the store's folder; also GRAPHFLOW_STORE")]
+StoreFolder = Annotated[Path | None, path_option("--store", "the store's folder; also GRAPHFLOW_STORE")]
 NodeFiles = Annotated[list[Path], typer.Option("--nodes", help="a Python file with further nodes; may be repeated")]
-
-
-def folder_of(text: str) -> Path:
-    """The folder of ``--out``.
-
-    Raises:
-        UsageError: it is empty, as an unset variable of a shell makes it; that would be the working folder.
-    """
-    if not text:
-        raise UsageError("--out: expected a name, found nothing")
-    return Path(text)
 
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]

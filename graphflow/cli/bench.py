@@ -19,8 +19,8 @@ from graphflow.cli.app import (
     NodeFiles,
     StoreFolder,
     app,
-    folder_of,
     pairs,
+    path_option,
     size_of,
     yaml_value,
 )  # fmt: skip
@@ -38,12 +38,7 @@ FORMATS = ("terminal", "md", "csv", "tex")
 def bench(
     bench: Annotated[str, typer.Argument(metavar="BENCH", help="a shipped benchmark, such as pocket, or a bench file")],
     input: Inputs = [],  # noqa: B006
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", parser=folder_of, metavar="PATH", help="folder for tables, scores, plots and report.html"
-        ),
-    ] = None,
+    out: Annotated[Path | None, path_option("--out", "folder for tables, scores, plots and report.html")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="at most so many pictures")] = None,
     methods: Annotated[str, typer.Option("--methods", metavar="A,B", help="only these methods")] = "",
     plan: Annotated[bool, typer.Option("--plan", help="say what would be computed, and compute nothing")] = False,

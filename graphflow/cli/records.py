@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphflow.cli.app import Json, StoreFolder, app, folder_of
+from graphflow.cli.app import Json, StoreFolder, app, path_option
 from graphflow.errors import DamagedBlobError, UsageError
 from graphflow.groups import grouped
 from graphflow.units import printable
@@ -45,19 +45,10 @@ def diff(first: Made, second: Made) -> None:
 def report(
     file: Made,
     store: StoreFolder = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            parser=folder_of,
-            metavar="PATH",
-            help="a file or folder; default report.html beside it",
-        ),
-    ] = None,
+    out: Annotated[Path | None, path_option("--out", "a file or folder; default report.html beside it")] = None,
 ) -> None:
     """Write a run's report again, with the values that the store still has."""
     from graphflow.claim import REPORT
-    from graphflow.outputs import replace_file
     from graphflow.report import write_report
     from graphflow.report.memory import Memory
     from graphflow.store import Store, default_folder
@@ -73,41 +64,37 @@ def report(
         except DamagedBlobError:
             return None
 
-    target = _target(out, file, REPORT)
-    replace_file(target, lambda path: write_report(record, load, path, Memory(opened)))
-    print(target)
+    _write(_target(out, file, REPORT), lambda path: write_report(record, load, path, Memory(opened)))
 
 
 @app.command()
 def trace(
     file: Made,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            parser=folder_of,
-            metavar="PATH",
-            help="a file or folder; default trace.json beside it",
-        ),
-    ] = None,
+    out: Annotated[Path | None, path_option("--out", "a file or folder; default trace.json beside it")] = None,
 ) -> None:
     """Write when each device computed, loaded and waited in a run, for ui.perfetto.dev or chrome://tracing."""
-    from graphflow.outputs import TRACE, replace_file
+    from graphflow.outputs import TRACE
     from graphflow.trace import write_trace
 
     record = read_record(file)
-    target = _target(out, file, TRACE)
-    try:
-        replace_file(target, lambda path: write_trace(record, path))
-    except OSError as error:
-        raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
-    print(target)
+    _write(_target(out, file, TRACE), lambda path: write_trace(record, path))
 
 
 def _target(out: Path | None, file: Path, name: str) -> Path:
     """Where a page about a run is written: what the user says, a file or a folder; else beside the run's record."""
     place = out or (file if file.is_dir() else file.parent)
     return place / name if place.is_dir() else place
+
+
+def _write(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a page about a run, and print where it is."""
+    from graphflow.outputs import replace_file
+
+    try:
+        replace_file(target, write)
+    except OSError as error:
+        raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
+    print(target)
 
 
 def _lists(record: RunRecord, store: Store) -> dict[str, Stored]:

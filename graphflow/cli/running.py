@@ -28,9 +28,9 @@ from graphflow.cli.app import (
     StoreFolder,
     Until,
     app,
-    folder_of,
     inputs_of,
     options_of,
+    path_option,
     session_of,
 )  # fmt: skip
 from graphflow.errors import GraphflowError, UsageError
@@ -74,10 +74,7 @@ def run(
         bool, typer.Option("--keep-going", "-k", help="go on with what does not need a node or element that failed")
     ] = False,
     code: Code = "warn",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", parser=folder_of, metavar="PATH", help="out folder; default runs/GRAPH-001, -002, …"),
-    ] = None,
+    out: Annotated[Path | None, path_option("--out", "out folder; default runs/GRAPH-001, -002, …")] = None,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="embed provenance in PNG outputs")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     json_: Json = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphflow.cli.app import NodeFiles, app
+from graphflow.cli.app import NodeFiles, app, path_option
 from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError
 
 
@@ -16,7 +16,7 @@ from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError
 def schema(
     preset: Annotated[bool, typer.Option("--preset", help="the schema of presets instead of graphs")] = False,
     nodes: NodeFiles = [],  # noqa: B006  typer reads the default, nobody changes it
-    out: Annotated[Path | None, typer.Option("--out", help="write it to this file")] = None,
+    out: Annotated[Path | None, path_option("--out", "write it to this file")] = None,
 ) -> None:
     """Print the JSON Schema of graph files: with it an editor completes kinds, ports, parameters, and marks errors."""
     from graphflow import registry

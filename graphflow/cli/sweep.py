@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +70,7 @@ class Sweeper:
         width = max(3, len(str(len(self.points))))
         folders = [self.folder / f"{number:0{width}d}" for number in range(1, len(self.points) + 1)]
         self.places = [outputs.claimed(f, r, graph) for f, r in zip(folders, self.runners, strict=True)]
+        self.earlier = 0  # combinations of the sweep that was here before
         self.check_table()
         self.rows: list[Row] = []
         self.pictures: list[list[PIL.Image.Image | None]] = []  # of each row; several where the output is a list
@@ -109,6 +112,9 @@ class Sweeper:
         """See that table and sheet replace nothing but those of an earlier sweep, which the table's heading tells."""
         table = self.folder / TABLE
         known = frozenset({TABLE, SHEET}) if table.is_file() and HEADING in _first_line(table) else frozenset()
+        if known:
+            with table.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
+                self.earlier = sum(1 for _ in csv.reader(file)) - 1
         Claim(self.folder, known, self.needed()).check((TABLE, SHEET))
 
     def needed(self) -> dict[Path, str]:
@@ -188,7 +194,8 @@ class Sweeper:
         """Remove what an earlier sweep of more combinations left."""
         here = {place.folder for place in self.places}
         for folder in self.folder.iterdir():
-            if re.fullmatch(r"\d{3,}", folder.name) and folder.is_dir() and folder not in here:
+            of_sweep = re.fullmatch(r"\d{3,}", folder.name) and 1 <= int(folder.name) <= self.earlier
+            if of_sweep and folder.is_dir() and folder not in here:
                 Claim(folder, known_in(folder), self.needed()).clear()
 
     def sheet(self) -> PIL.Image.Image:

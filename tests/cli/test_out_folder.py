@@ -76,6 +76,19 @@ def test_a_folder_is_no_file_that_may_be_replaced(folder: Path, capsys: pytest.C
     refused([*RUN, "mine"], folder, capsys, "mine/image.png")
 
 
+@pytest.mark.parametrize("command", ["run g.yaml", "cache clear --yes", "cache gc"])
+def test_nor_is_an_empty_store(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    refused([*command.split(), "--store", ""], folder, capsys, "--store: expected a name, found nothing")
+
+
+@pytest.mark.parametrize("command", ["report", "trace"])
+def test_a_page_about_a_run_needs_a_folder_that_is_there(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert graphflow([*RUN, "out"]) == 0
+    refused([command, "out", "--out", "nowhere/x"], folder, capsys, "x can't be written: No such file or directory")
+
+
 @pytest.mark.parametrize("command", ["run g.yaml", "report out", "trace out", "bench pocket"])
 def test_an_empty_out_is_not_the_working_folder(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     refused([*command.split(), "--out", ""], folder, capsys, "--out: expected a name, found nothing")
@@ -157,3 +170,14 @@ def test_a_shorter_sweep_leaves_nothing_of_a_longer_one(folder: Path) -> None:
     assert found == {"001", "002", "004", "sweep.csv"}, "no sheet without pictures"
     assert files(folder / "out/004") == ["notes.txt"]
     assert files(folder / "out/001") == ["events.jsonl", "join.text.txt", "report.html", "run.json"]
+
+
+def test_a_sweep_removes_no_run_that_is_none_of_its_own(folder: Path) -> None:
+    for name in ("001", "003", "2024"):
+        assert graphflow([*RUN, f"out/{name}"]) == 0
+    sweep = ["run", "g.yaml", *IMAGE, "-q", "--out", "out", "--sweep"]
+    for values in ("times=1,2", "times=1"):
+        assert graphflow([*sweep, values]) == 0
+        assert (folder / "out/003/image.png").is_file()
+        assert (folder / "out/2024/image.png").is_file()
+    assert not (folder / "out/002").exists(), "it was the first sweep's"
