@@ -41,7 +41,7 @@ from graphflow.spec import Ref
 from graphflow.store import Store
 from graphflow.store.budget import default_budget
 from graphflow.store.measures import Measures
-from graphflow.threads import note_team, one_thread
+from graphflow.threads import note_team
 
 T = TypeVar("T")
 USABLE = 0.92  # share of an accelerator's memory that is planned with; its driver and libraries take the rest
@@ -343,5 +343,4 @@ class Runner:
 def _compute(workers: Mapping[str, AnyWorker], device: str, job: Job) -> Outcome:
     """Compute a job at once, between two pieces of the work of the device, or of the host if it has no models."""
     worker = workers[device if job.node.cls.model_ports() else HOST]
-    with one_thread():
-        return worker.here(Work("", [job])).outcomes[0]
+    return worker.here(Work("", [job])).outcomes[0]

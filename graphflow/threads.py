@@ -17,8 +17,10 @@ from typing import Any
 
 from graphflow.machine import cores
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # of the numbers below
 _mine = threading.local()
+_alone = 0  # threads that compute alone at the moment
+_before = 1  # torch's number for the process, before the first of them began
 _team: int | None = None  # threads that models are computed with; None until torch is there
 
 
@@ -31,28 +33,40 @@ def note_team(count: int | None = None) -> None:
     global _team
     torch = _loaded()
     if torch is not None and not getattr(_mine, "alone", False):
-        _team = count or _all_but_one(torch.get_num_threads())
+        with _lock:
+            _team = count or _all_but_one(_number(torch))
+
+
+def team() -> int | None:
+    """How many threads models are computed with; None as long as torch is not there."""
+    return _team
 
 
 def whole_team() -> None:
     """Give the calling thread the threads that models are computed with, if torch is loaded, and it is not alone."""
+    global _team
     torch = _loaded()
-    if torch is None or _team is None or getattr(_mine, "alone", False):
+    if torch is None or getattr(_mine, "alone", False):
         return
-    if torch.get_num_threads() != _team:
-        torch.set_num_threads(_team)
+    with _lock:
+        _team = _team or _all_but_one(_number(torch))
+        if torch.get_num_threads() != _team:
+            torch.set_num_threads(_team)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Inside, torch computes what the calling thread asks for without other threads, if torch has been loaded."""
-    global _team
+    global _alone, _before, _team
     torch = _loaded()
     if torch is None or getattr(_mine, "alone", False):
         yield
         return
-    with _lock:  # before anybody sets another number: it is that of threads which begin later, too
-        before = torch.get_num_threads()
+    with _lock:
+        before = _number(torch)
+        if _alone == 0:
+            _before = before
+        _alone += 1
         _team = _team or _all_but_one(before)
         torch.set_num_threads(1)
     _mine.alone = True
@@ -60,7 +74,15 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _mine.alone = False
-        torch.set_num_threads(before)
+        with _lock:
+            _alone -= 1
+            torch.set_num_threads(before)
+
+
+def _number(torch: Any) -> int:
+    """The threads that the calling thread has; a new one that begins while another is alone has got its single one."""
+    count: int = torch.get_num_threads()
+    return _before if _alone and count == 1 else count
 
 
 def _all_but_one(count: int) -> int:

@@ -8,6 +8,7 @@ the run's own thread computes.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ from graphflow.store import Lease
 from graphflow.threads import one_thread
 
 QUICK = 0.002  # seconds under which the run's own thread computes rather than to hand over
+GRACE = 2.0  # seconds that a node has to notice that the run was stopped
+LOOK = 0.5  # seconds between two looks whether the run was stopped from another thread
 POLL = 0.1  # seconds between two looks whether another process has finished what both need
 
 
@@ -93,12 +96,12 @@ class Engine:
                 if self._start():
                     continue
                 if self._in_flight:
-                    self._wait(POLL if self._parked else None)
+                    self._wait(POLL if self._parked else LOOK)
                 elif self._parked:
                     self.cancelled.wait(POLL)
                 self._look_at_parked()
-        except BaseException:
-            self._drain()
+        except BaseException as error:
+            self._drain(interrupted=isinstance(error, KeyboardInterrupt | Cancelled))
             raise
         self.instances.skip_rest()
 
@@ -161,7 +164,7 @@ class Engine:
                 if work is None:
                     continue
                 if self._alone(work):
-                    with resumed(self.collects), one_thread():
+                    with resumed(self.collects):
                         done = worker.here(work)
                     self._unkept += done.outcomes
                     self._take(device, worker)
@@ -249,7 +252,7 @@ class Engine:
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
-    def _wait(self, timeout: float | None) -> None:
+    def _wait(self, timeout: float) -> None:
         with resumed(self.collects):
             self.done.wait(timeout)
         self._take_arrived()
@@ -338,9 +341,13 @@ class Engine:
         self._over(pending)
         self.instances.cut_off(pending.node, pending.index)
 
-    def _drain(self) -> None:
-        """The run ends early: what has been computed by now is kept all the same."""
+    def _drain(self, interrupted: bool) -> None:
+        """The run ends early: what has been computed by now is kept all the same, and what is begun is waited for.
+
+        When the user has stopped the run, a node may go on to its next step, and not much longer.
+        """
         self.keeper.around.stopping.set()
+        patience = time.monotonic() + GRACE
         try:
             with suppress(Cancelled, Exception):
                 self._take_arrived()
@@ -350,12 +357,18 @@ class Engine:
             while self._in_flight and (any(w.busy for w in self.workers.values()) or self.done.first() is not None):
                 with suppress(Cancelled, Exception):
                     self._wait(POLL)
+                    if interrupted and time.monotonic() > patience:
+                        self._interrupt()
         finally:
             for job in list(self._leased.values()):
                 self._release(job)
             for key in self._asked:
                 with suppress(StoreError):
                     self.keeper.store.release(key)
+
+    def _interrupt(self) -> None:
+        for worker in self.workers.values():
+            worker.interrupt()
 
     def close(self) -> None:
         """End the threads, let go of models and temporary files, and keep what was measured."""

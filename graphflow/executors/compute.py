@@ -20,6 +20,7 @@ from graphflow.errors import Cancelled, ContractError, GraphflowError, NodeError
 from graphflow.events import Event, Logged, ModelLoaded, ModelLoading, ModelReleased
 from graphflow.executors.alike import alike
 from graphflow.executors.host import to_host
+from graphflow.executors.interrupt import Interruptible
 from graphflow.executors.job import Job, RunContext, Surroundings
 from graphflow.executors.peak import Peak
 from graphflow.imports import importing
@@ -85,6 +86,7 @@ class Computer:
     _pool: ModelPool | None = None
     _making: threading.Lock = field(default_factory=threading.Lock)  # two threads may want the first model at once
     _coming: ModelRef | None = None
+    _calls: Interruptible = field(default_factory=Interruptible)
     _used: dict[str, None] = field(default_factory=dict)  # models that jobs have brought, the one used last at the end
 
     @property
@@ -143,6 +145,10 @@ class Computer:
             freed += self.pool.release([key], keep_on_host=_host_has_room(sizes.get(key, 0)))
             self._used.pop(key, None)
         return freed
+
+    def interrupt(self) -> None:
+        """End the node that another thread computes here, wherever it is; it counts as cancelled."""
+        self._calls.interrupt()
 
     def close(self) -> None:
         """Let go of all models, unless a later run may want them."""
@@ -227,9 +233,9 @@ class Computer:
         kind = type(node).kind
         try:
             if len(jobs) == 1:
-                return [importing(lambda: node.run(inputs[0], context))]
+                return [self._calls.call(lambda: importing(lambda: node.run(inputs[0], context)))]
             assert isinstance(node, BatchNode)
-            found = importing(lambda: node.run_many(inputs, context))
+            found = self._calls.call(lambda: importing(lambda: node.run_many(inputs, context)))
         except SystemExit as error:  # of a script's main function: the run does not end with it
             raise NodeError(jobs[0].name, kind, f"SystemExit: {error.code}") from error
         if len(found) != len(jobs):

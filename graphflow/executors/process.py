@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import queue
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +25,7 @@ from graphflow.executors.parcel import keys_of, pack_job, pack_model, unpack_out
 from graphflow.executors.wire import Message, unpack_error, unpack_event
 from graphflow.executors.worker import Done, Inbox, Work, Worker
 from graphflow.models.weights import model_key
+from graphflow.threads import team
 
 POLL = 0.05  # seconds between two looks whether the run has been stopped
 Answer = Callable[[Done | BaseException], None]
@@ -95,6 +95,12 @@ class ProcessWorker:
             raise done
         return done
 
+    def interrupt(self) -> None:
+        """End what the process computes, wherever it is."""
+        with self._lock:
+            if self._child is not None:
+                self._child.tell({"do": "interrupt"})
+
     def left_over(self, wanted: Collection[str]) -> list[str]:
         """The models that an earlier run has left there: none, since a process ends with its run."""
         return []
@@ -160,12 +166,11 @@ class ProcessWorker:
         self._child.tell(message)
 
     def _hello(self) -> Message:
-        torch = sys.modules.get("torch")
         return {
             "device": self.device, "dtype": self.around.dtype, "memory": self.memory,
             "store": str(self.around.store.folder), "scratch": tempfile.mkdtemp(dir=self.around.scratch()),
             "files": [str(path) for path in registry.loaded_files()],
-            "threads": torch.get_num_threads() if torch is not None else None,
+            "threads": team(),
             "watched": self.around.on_preview is not None,
         }  # fmt: skip
 

@@ -94,9 +94,7 @@ class Server:
         with suppress(ImportError):  # kinds and models of a pack may do without torch
             import torch
 
-            if self._hello["threads"]:  # how many there are decides the order of sums
-                torch.set_num_threads(self._hello["threads"])
-                note_team(self._hello["threads"])
+            note_team(self._hello["threads"])  # how many there are decides the order of sums
             if self.computer.device.startswith("cuda"):
                 torch.cuda.set_device(self.computer.device)
 
@@ -108,6 +106,8 @@ class Server:
             for message in self._told:
                 if message["do"] == "work":
                     self._inbox.put(message)
+                elif message["do"] == "interrupt":
+                    self.computer.interrupt()
                 else:
                     self._stop.set()
                     if message["do"] == "end":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from graphflow.executors.job import Job
 from graphflow.models.refs import ModelRef
 from graphflow.threads import one_thread
 
+Answer = Callable[["Done | BaseException"], object]
 HOST = "host"  # the worker of nodes without models
 
 
@@ -75,7 +76,7 @@ class Worker:
         self.computer, self._done = computer, done
         self.lock = threading.Lock()
         self.waiting = 0  # pieces of work that are not done; the run's thread counts
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Work, Answer] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._name = name
         self._submitted = self._answered = 0
@@ -87,17 +88,32 @@ class Worker:
 
     def submit(self, work: Work) -> None:
         """Take work; `Done` comes into the queue."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=f"graphflow {self._name}", daemon=True)
-            self._thread.start()
         self.waiting += 1
         self._submitted += 1
-        self._queue.put(work)
+        self._hand_over(work, self._answer)
 
     def here(self, work: Work) -> Done:
-        """Do work in the calling thread."""
-        with self.lock:
-            return self._do(work)
+        """Do work, and wait for it: in the calling thread if it needs no models, else between two other pieces.
+
+        Models are computed with in the device's thread alone; see `graphflow.threads`.
+        """
+        if self._name == HOST:
+            with self.lock, one_thread():
+                return self._do(work)
+        began, answer = self._thread is None, queue.SimpleQueue[Done | BaseException]()
+        self._hand_over(work, answer.put)
+        try:
+            done = answer.get()
+        finally:
+            if began:
+                self.close()
+        if isinstance(done, BaseException):
+            raise done
+        return done
+
+    def interrupt(self) -> None:
+        """End what the thread computes, wherever it is."""
+        self.computer.interrupt()
 
     def close(self) -> None:
         """End the thread, once it has done what it is at."""
@@ -106,16 +122,26 @@ class Worker:
             self._thread.join()
             self._thread = None
 
+    def _hand_over(self, work: Work, answer: Answer) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=f"graphflow {self._name}", daemon=True)
+            self._thread.start()
+        self._queue.put((work, answer))
+
+    def _answer(self, done: Done | BaseException) -> None:
+        self._done.put(done)
+        self._answered += 1
+
     def _serve(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while (told := self._queue.get()) is not None:
+            work, answer = told
             try:
                 with self.lock, one_thread() if self._name == HOST else nullcontext():
                     done: Done | BaseException = self._do(work)
             except BaseException as error:  # the run's thread raises it
                 done = error
-            self._done.put(done)
-            self._answered += 1
-            del work, done  # what a node returned is not held while the next one waits
+            answer(done)
+            del told, work, answer, done  # what a node returned is not held while the next one waits
 
     def _do(self, work: Work) -> Done:
         self.computer.evict(work.evict)

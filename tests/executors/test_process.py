@@ -201,7 +201,8 @@ def test_each_device_had_a_process_and_none_is_left(both: Any) -> None:
     assert os.getpid() not in two.processes()
     groups, threads = zip(*two.processes().values(), strict=True)
     assert os.getpgid(0) not in groups, "Ctrl-C in the terminal is for the run alone"
-    assert threads == (2, 2)
+    [(_, count)] = alone.processes().values()
+    assert threads == (count, count), "the number decides the order of sums"
     assert not two.left()
     assert not list((two.folder / "store" / "tmp").iterdir())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from harness import Harness
 
 from graphflow import threads
+from graphflow.errors import Cancelled
+from graphflow.executors.interrupt import Interruptible
 from graphflow.node import Context, Node, Ports
 from graphflow.ports import Model, Text
 from graphflow.store import Store
@@ -112,3 +115,104 @@ def test_a_number_in_the_environment_is_taken_as_it_is(monkeypatch: pytest.Monke
     thread.start()
     thread.join()
     assert thread_has == [4]
+
+
+@pytest.mark.usefixtures("team")
+def test_threads_that_are_alone_at_once_leave_the_process_as_it_was() -> None:
+    """The one that leaves last began when torch's number was that of the other one: 1."""
+    threads.note_team()
+    inside, out = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with threads.one_thread():
+            inside.set()
+            out.wait(10)
+
+    thread = threading.Thread(target=other)
+    with threads.one_thread():
+        thread.start()
+        assert inside.wait(10)
+    out.set()
+    thread.join()
+    found: list[int | None] = []
+
+    def later() -> None:
+        found.append(torch.get_num_threads())
+        threads.note_team()
+        found.append(threads.team())
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    thread.join()
+    assert found == [4, 3]
+
+
+class Wedge(Node, kind="threads.wedge", version=1):
+    """Computes with a model, in steps that nobody counts, until it is stopped."""
+
+    class In(Ports):
+        model: Model["vae"]
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x: In, ctx: Context) -> Out:
+        WEDGED.set()
+        while not FREE.is_set():
+            time.sleep(0.01)
+        return self.Out(text="")
+
+
+WEDGED, FREE = threading.Event(), threading.Event()
+WEDGED_GRAPH = """graphflow: 1
+models: pocket
+nodes:
+  wedge: {uses: threads.wedge}
+outputs: {text: wedge.text}
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0,cpu:1"])
+def test_a_stopped_run_does_not_wait_for_a_node_that_counts_no_steps(
+    store: Store, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr("graphflow.engine.loop.GRACE", 0.2)
+    harness = Harness(store, WEDGED_GRAPH)
+    run = harness.session().runner({}, harness.events.append)
+    WEDGED.clear()
+    timer = threading.Thread(target=lambda: (WEDGED.wait(60), run.cancelled.set()))
+    timer.start()
+    try:
+        with pytest.raises(Cancelled):
+            run.run()
+    finally:
+        FREE.set()
+        timer.join()
+        FREE.clear()
+    assert run.record.nodes["wedge"].status == "interrupted"
+
+
+def test_an_interruption_ends_a_call_and_nothing_after_it() -> None:
+    calls, began, ended = Interruptible(), threading.Event(), []
+
+    def endless() -> None:
+        began.set()
+        while True:
+            time.sleep(0.001)
+
+    def work() -> None:
+        for _ in range(200):
+            try:
+                calls.call(endless)
+            except Cancelled:
+                ended.append("interrupted")
+            ended.append(calls.call(lambda: "whole"))
+
+    calls.interrupt()  # nothing is called: nobody is interrupted
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        if began.wait(0.1):
+            began.clear()
+            calls.interrupt()
+    assert ended == ["interrupted", "whole"] * 200
