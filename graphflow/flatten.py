@@ -129,9 +129,28 @@ class _Level:
             if found.each is not None:
                 each[port] = found.each
         name = self.prefix + node.spec.name
-        self.flat.nodes[name] = GraphNode(
+        self.flat.nodes[name] = found_node = GraphNode(
             name, node.unit, node.spec, parameters, edges, node.models, self.axes_of(node), each
         )  # fmt: skip
+        self.check_lacking(found_node)
+
+    def check_lacking(self, node: GraphNode) -> None:
+        """Ports that the parameters ask for, where all of these are constants or defaults, must be fed."""
+        values = dict(node.parameters)
+        for port in node.edges.keys() & node.cls.model_fields.keys():
+            edge = node.edges[port]
+            if not isinstance(edge, Ref) or edge.node != "inputs" or port in node.each:
+                return
+            declared = self.top.scope.spec.inputs[edge.port]
+            if not declared.has_default:
+                return
+            values[port] = declared.default
+        try:
+            message = node.cls(**values).lacks(node.edges)
+        except ValidationError:
+            return  # told already
+        if message:
+            self.problem(node.spec.mark, f"'{node.name}': {message}", "GF106")
 
     def check_default(self, node: ScopeNode, cls: type[Node], parameter: str, found: Fed) -> None:
         """A constant or default that an edge brings to a parameter must be one that the parameter takes."""

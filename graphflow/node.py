@@ -36,7 +36,7 @@ import inspect
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Field", "Node", "Ports", "Seed"]
 
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""A parameter that seeds a generator: torch's fail on larger numbers, but only when the node runs."""
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
+"""A parameter that seeds a generator, 64 bits: torch's fail on larger numbers, but only when the node runs."""
 
 T = TypeVar("T")
 
@@ -181,6 +181,17 @@ class Node(BaseModel):
             dtype: floating-point type of the run, such as ``float32``.
         """
         return self, ""
+
+    def lacks(self, fed: Collection[str]) -> str:
+        """What these parameters ask for, and no edge brings, in a few words; empty if nothing.
+
+        For ports that are needed with some parameters only. Asked by the check, as far as parameters are known there,
+        and by the plan.
+
+        Args:
+            fed: the input ports that an edge feeds.
+        """
+        return ""
 
     @classmethod
     def inputs(cls) -> dict[str, Port]:

@@ -263,7 +263,7 @@ class Placer:
 
 def _instance(node: GraphNode, fed: Mapping[str, Any]) -> Node:
     try:
-        return node.cls(**node.parameters, **fed)
+        made = node.cls(**node.parameters, **fed)
     except ValidationError as error:
         problems = []
         for found in error.errors():
@@ -273,3 +273,6 @@ def _instance(node: GraphNode, fed: Mapping[str, Any]) -> Node:
             message = f"'{node.name}.{name}': {found['msg'].lower()}, found {found['input']!r} from {edge}"
             problems.append(Diagnostic(mark, "GF108", message))
         raise InvalidError(problems) from error
+    if message := made.lacks(node.edges):
+        raise InvalidError([Diagnostic(node.spec.mark, "GF106", f"'{node.name}': {message}")])
+    return made

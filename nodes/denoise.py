@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphflow.node import BatchNode, Context, Field, Ports
@@ -29,6 +29,9 @@ class DenoiseDDIM(BatchNode, kind="denoise.ddim"):
 
     class Out(Ports):
         latents: Latents
+
+    def lacks(self, fed: Collection[str]) -> str:
+        return lacks_negative(self.guidance_scale, fed)
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.batches import given, in_groups
@@ -123,6 +126,9 @@ class DenoiseInjected(BatchNode, kind="denoise.injected"):
     class Out(Ports):
         latents: Latents
 
+    def lacks(self, fed: Collection[str]) -> str:
+        return lacks_negative(self.guidance_scale, fed)
+
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.batches import in_groups
 
@@ -153,14 +159,28 @@ class DenoiseReEdit(BatchNode, kind="denoise.reedit"):
     class Out(Ports):
         latents: Latents
 
+    def lacks(self, fed: Collection[str]) -> str:
+        if self.prompts == "image" and "negative" not in fed:
+            return "prompts=image needs the port negative, whose text stands beside the image"
+        return lacks_negative(self.guidance_scale, fed)
+
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.batches import in_groups
 
         if self.prompts == "image" and any(x.negative is None for x in xs):
-            raise ValueError("prompts=image needs the port negative, whose text stands beside the image")
+            raise ValueError(self.lacks(()))
         image_scale = None if self.prompts == "text" else self.image_scale
         run = lambda alike: _injected(self, alike, ctx, image_scale)  # noqa: E731
         return [self.Out(latents=latents) for latents in in_groups(xs, _kept_alike, run)]
+
+
+def lacks_negative(guidance_scale: float, fed: Collection[str]) -> str:
+    """What `Node.lacks` says of classifier-free guidance without a negative prompt."""
+    if guidance_scale == 1 or "negative" in fed:
+        return ""
+    return (
+        f"guidance_scale={guidance_scale:g} needs the port negative, such as 'in: {{negative: NODE.cond}}'; 1 is none"
+    )
 
 
 def _stacked(xs: Sequence[Any], ctx: Context) -> tuple[torch.Tensor, list[int], Any, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from graphflow.node import BatchNode, Context, Field, Ports, Seed
+from graphflow.nodes.denoise import lacks_negative
 from graphflow.ports import Latents, Model, TextCondPort, Trajectory, TrajectoryPort
 
 
@@ -35,6 +36,9 @@ class InvertDDIM(BatchNode, kind="invert.ddim"):
     class Out(Ports):
         noise: Latents
         trajectory: TrajectoryPort
+
+    def lacks(self, fed: Collection[str]) -> str:
+        return lacks_negative(self.guidance_scale, fed)
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
         from graphflow.nodes.lib.batches import given, in_groups

@@ -201,7 +201,7 @@ class TrainCaptionWriter(Training, kind="train.caption_writer", version=2):
         return self.Out(llm=self.result(out, "llm", "transformers.seq2seq", template="edit_pair"))
 
 
-class Gates(Node, kind="train.gates"):
+class Gates(Node, kind="train.gates", version=2):
     """Measure the pocket models on pictures that training never saw: a table with what is asked of each."""
 
     pictures: int = Field(200, ge=1, description="pictures for the autoencoder, CLIP and the captioner")

@@ -52,7 +52,7 @@ class TrainInstructDenoiser(Training, kind="train_exemplar.instruct_denoiser"):
         return self.Out(denoiser=self.result(out, "instruct_denoiser", "diffusers.instruct_unet"))
 
 
-class TrainIPAdapter(Training, kind="train_exemplar.ip_adapter"):
+class TrainIPAdapter(Training, kind="train_exemplar.ip_adapter", version=2):
     """Train an IP-Adapter on a frozen denoiser: four image tokens from the image embedding of CLIP."""
 
     drop_text: float = Field(0.4, ge=0, le=1, description="share of empty captions: the image tokens carry everything")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import Harness
 
 from graphflow.check import check
 from graphflow.errors import InvalidError, UsageError
@@ -15,6 +16,7 @@ from graphflow.graph import Graph
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.ports import Text
 from graphflow.spec import load_spec, parse_spec
+from graphflow.store import Store
 
 HEAD = "graphflow: 1\ninputs:\n  text: {type: Text}\n  picture: {type: Image}\n  n: {type: int}\nnodes:\n"
 TAIL = "\noutputs: {out: a.text}\n"
@@ -118,6 +120,60 @@ def test_a_number_that_is_not_finite_is_found_by_the_check(value: str) -> None:
     text = f"graphflow: 1\n{declared}nodes: {{a: {{uses: sample.mean, in: {{values: [inputs.x]}}}}}}{tail}"
     with pytest.raises(InvalidError, match=r"GF130 the default of input 'x' \(float\) is .*, which is not a finite"):
         check(parse_spec(text, "g.yaml"))
+
+
+class Guided(Node, kind="check.guided", version=1):
+    """Needs a port with some values of a parameter."""
+
+    scale: float = Field(2.0, description="1: without the port")
+
+    class In(Ports):
+        negative: Text | None = None
+
+    class Out(Ports):
+        text: Text
+
+    def lacks(self, fed: Collection[str]) -> str:
+        return "" if self.scale == 1 or "negative" in fed else f"scale={self.scale:g} needs the port negative"
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(text=str(x.negative))
+
+
+@pytest.mark.parametrize(
+    ("node", "default", "says"),
+    [
+        ("{uses: check.guided}", "1", "GF106 'a': scale=2 needs the port negative"),
+        ("{uses: check.guided, in: {scale: inputs.s}}", "3", "GF106 'a': scale=3 needs the port negative"),
+        ("{uses: check.guided, in: {scale: inputs.s}}", "1", ""),
+        ("{uses: check.guided, with: {scale: 1}}", "3", ""),
+        ("{uses: check.guided, in: {negative: inputs.text}}", "3", ""),
+    ],
+)
+def test_a_port_that_only_some_parameters_need(node: str, default: str, says: str) -> None:
+    head = f"graphflow: 1\ninputs: {{text: {{type: Text}}, s: {{type: float, default: {default}}}}}\nnodes:\n"
+    spec = parse_spec(f"{head}  a: {node}\noutputs: {{text: a.text, same: inputs.text}}\n", "g.yaml")
+    if not says:
+        check(spec)
+        return
+    with pytest.raises(InvalidError) as caught:
+        check(spec)
+    assert [d.code + str(d).partition("GF106")[2] for d in caught.value.diagnostics] == [says]
+    assert caught.value.diagnostics[0].mark.line == 4
+
+
+def test_such_a_port_is_missed_before_anything_runs_where_an_input_decides_it(store: Store) -> None:
+    graph = """graphflow: 1
+inputs: {s: {type: float}}
+nodes:
+  first: {uses: check.anything}
+  a: {uses: check.guided, in: {scale: inputs.s}}
+outputs: {text: a.text, first: first.text}
+"""
+    harness = Harness(store, graph)
+    assert harness.run(s=1.0)["text"] == "None"
+    with pytest.raises(InvalidError, match=r"g.yaml:5:3: GF106 'a': scale=4 needs the port negative"):
+        harness.plan(s=4.0)
 
 
 class Anything(Node, kind="check.anything", version=1):

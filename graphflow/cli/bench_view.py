@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from graphflow import units
 from graphflow.bench.text import cells, footnotes, titles
-from graphflow.cli.progress import Progress
+from graphflow.cli.progress import Progress, Quiet
 from graphflow.events import Logged, ModelLoaded, NodeFailed, NodeFinished, NodeSkipped, RunFinished, RunStarted
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ _INDEX = re.compile(r"\[[^\]]*\]")
 
 
 def bench_progress(quiet: bool, stream: TextIO | None = None) -> Progress:
-    """The display that fits: none when `quiet`, bars on a terminal, else a line now and then."""
+    """The display that fits: warnings alone when `quiet`, bars on a terminal, else a line now and then."""
     stream = sys.stderr if stream is None else stream
     if quiet:
-        return Progress()
+        return Quiet(stream)
     return BenchBars(stream) if stream.isatty() else BenchLines(stream)
 
 

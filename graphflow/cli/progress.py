@@ -32,15 +32,15 @@ BATCH_SECONDS = 2.0  # between two lines of a mapped node there
 
 
 def progress(quiet: bool, stream: TextIO | None = None) -> Progress:
-    """The display that fits: none when `quiet`, live bars on a terminal, else plain lines.
+    """The display that fits: warnings alone when `quiet`, live bars on a terminal, else plain lines.
 
     Args:
-        quiet: show nothing, for ``--quiet`` and ``--json``.
+        quiet: show no progress, for ``--quiet`` and ``--json``.
         stream: where it is shown; standard error by default, so that it never mixes with results.
     """
     stream = sys.stderr if stream is None else stream
     if quiet:
-        return Progress()
+        return Quiet(stream)
     if not stream.isatty():
         return PlainProgress(stream)
     from graphflow.cli.live import RichProgress
@@ -87,6 +87,18 @@ class Progress:
         """The last line: ``done in 3.20 s: 5 computed, 9 cached``."""
         counted = self.batches.counted()
         return f"{event.status} in {units.duration(event.seconds)}{counted and f': {counted}'}"
+
+
+class Quiet(Progress):
+    """Warnings alone: a script must learn that its results are those of other code."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def on_Logged(self, event: Logged) -> None:
+        if not event.node and event.message.startswith("warning: "):
+            print(units.printable(event.message), file=self.stream, flush=True)
 
 
 class PlainProgress(Progress):

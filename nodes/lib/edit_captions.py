@@ -114,7 +114,7 @@ def _ask_for_lists(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptio
     prompt, opening = few_shot_prompt(request, llm.continues)
     answer = llm.complete(
         prompt + opening,
-        seed=request.seed + attempt,
+        seed=(request.seed + attempt) % 2**64,
         max_new_tokens=TOKENS_PER_CAPTION * (2 * request.num_captions + 1),
         temperature=request.temperature,
         top_p=request.top_p,
@@ -129,7 +129,7 @@ def _ask_for_pairs(llm: LLM, request: Request, attempt: int) -> tuple[EditCaptio
     answers = llm.complete(
         f"caption: {request.caption} instruction: {request.instruction}",
         request.num_captions if sampled else 1,
-        seed=request.seed + attempt,
+        seed=(request.seed + attempt) % 2**64,
         max_new_tokens=PAIR_TOKENS,
         temperature=request.temperature if sampled else 0.0,
         top_p=request.top_p,

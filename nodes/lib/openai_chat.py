@@ -91,7 +91,7 @@ class OpenAIChat:
         }
         if stop:
             body["stop"] = [stop]
-        return [self._ask(body | {"seed": seed + i}) for i in range(n)]
+        return [self._ask(body | {"seed": (seed + i) % 2**64}) for i in range(n)]
 
     def _ask(self, body: dict[str, Any]) -> str:
         for attempt in range(1, self._attempts + 1):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from graphflow.cli.live import RichProgress
-from graphflow.cli.progress import PlainProgress, Progress, progress
+from graphflow.cli.progress import PlainProgress, Progress, Quiet, progress
 from graphflow.events import (
     Event,
     Logged,
@@ -273,7 +273,7 @@ def test_a_message_can_neither_move_the_cursor_nor_be_markup(show: Any) -> None:
 
 
 def test_the_display_fits_the_stream() -> None:
-    assert type(progress(quiet=True, stream=Terminal())) is Progress
+    assert type(progress(quiet=True, stream=Terminal())) is Quiet
     assert isinstance(progress(quiet=False, stream=io.StringIO()), PlainProgress)
     assert isinstance(progress(quiet=False, stream=Terminal()), RichProgress)
 
@@ -282,6 +282,13 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     play(progress(quiet=True), RUN)
     out, err = capsys.readouterr()
     assert out == err == ""
+
+
+def test_quiet_prints_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    display = progress(quiet=True)
+    display(Logged(node="", message="warning: the disk is full"))
+    display(Logged(node="a", message="waits for another process"))
+    assert capsys.readouterr() == ("", "warning: the disk is full\n")
 
 
 def test_events_may_come_from_many_threads() -> None:

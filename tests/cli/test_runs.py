@@ -214,7 +214,9 @@ def test_changed_source_warns_and_strict_runs_again(folder: Path, command: Comma
     run = ["run", "c.yaml", "--nodes", "pack.py", "--out", "out", "-q"]
     assert command(run)[0] == 0
     (folder / "pack.py").write_text(SOURCE.replace("ONE", "TWO"))
-    assert command(run)[0] == 0
+    code, said = command(run)
+    assert code == 0
+    assert said.startswith("warning: the source of runs.changing has changed"), "no progress, but what must be known"
     assert (folder / "out/text.txt").read_text() == "aONE\n"
     events = [json.loads(line) for line in (folder / "out/events.jsonl").read_text().splitlines()]
     assert any("runs.changing" in e.get("message", "") and "version" in e["message"] for e in events)

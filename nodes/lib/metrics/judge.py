@@ -115,7 +115,7 @@ def ask(
     for attempt in range(max_retries + 1):
         temperature = 0.7 if attempt else 0.0
         answer = judge.ask(
-            images, text, max_new_tokens=max_new_tokens, seed=seed + attempt, temperature=temperature
+            images, text, max_new_tokens=max_new_tokens, seed=(seed + attempt) % 2**64, temperature=temperature
         )  # fmt: skip
         try:
             return read_answer(answer, aspects, smallest, largest)

@@ -42,7 +42,7 @@ def train_instruct_denoiser(
 ) -> None:
     """Train on the edits in `edits`, from the weights of `denoiser`; the text encoder stays as it is.
 
-    Saves the UNet (8 input channels, float16) and its noise schedule to `out`.
+    Saves the UNet (twice the latents' channels as input, float16) and its noise schedule to `out`.
     """
     arguments = {"out": out, "edits": edits, "unet": denoiser.unet, "text_encoder": text_encoder, "loop": loop}
     in_processes(_train, loop.workers, steps, log, dropout=dropout, checkpoint=checkpoint, **arguments)
