@@ -149,6 +149,8 @@ def run_into(
             if runner.begun:
                 runner.record.command = list(typed)
                 outputs.write_index(runner, place, done=False)
+                if place.there():
+                    print(f"note: the outputs in {place.folder} are of an earlier run", file=sys.stderr)
             raise
     with paused():
         done.record.command = list(typed)
