@@ -128,7 +128,8 @@ def bind(
         except FileNotFoundError as error:
             missing.append(f"input '{name}': {error.filename or error} does not exist")
         except (ValueError, OSError) as error:
-            problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}"))
+            hint = _map_hint(declared, given.get(name), base or Path())
+            problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}", hint))
         except InvalidError as error:
             problems.extend(error.diagnostics)
         except MissingError as error:
@@ -138,6 +139,14 @@ def bind(
     if missing:
         raise MissingError("\n".join(missing))
     return bound
+
+
+def _map_hint(declared: InputSpec, value: Any, base: Path) -> str:
+    """What to type where somebody gives a folder for a single picture."""
+    single = declared.type.codec == "image" and not declared.is_list
+    if single and isinstance(value, str | Path) and (base / value).is_dir():
+        return f"--map {declared.name}={value} runs the graph once for each picture in it"
+    return ""
 
 
 class _Binder:

@@ -54,8 +54,17 @@ class Session:
         return f"{self.device.partition(':')[0]} {self.dtype}"
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, InputValue]:
-        """Bind the graph's inputs; see `graphflow.inputs.bind`."""
+        """Bind the graph's inputs; see `graphflow.inputs.bind`.
+
+        Raises:
+            UsageError: an input that the graph is to be mapped over is not given.
+        """
         remembered = {n: v for n, v in self.remembered.items() if n in self.graph.inputs}
+        for name in self.graph.spec.mapped:
+            if name not in given and name not in remembered:
+                files = self.graph.inputs[name].type.codec == "image"
+                how = f"name the files, such as --map {name}=FOLDER" if files else f"list the values: --map {name}=[…]"
+                raise UsageError(f"--map {name}: {how}")
         hidden = {n: v for n, v in self.remembered.items() if n in self.graph.hidden}
         bound = bind(self.graph.inputs, {**remembered, **given}, self.store)
         return {**bound, **bind(self.graph.hidden, hidden, self.store)}
@@ -138,6 +147,9 @@ def open_session(
         inside = {f"{EACH}/{name}": value for name, value in given.items()}
         checked = check(map_over(spec, over or found.mapped), chosen, folder, {**found.overrides, **inside})
         checked.warnings.extend(warnings)
+    if over:  # a record has a list of what its own run was mapped over, and of nothing else
+        mapped = set(found.mapped).symmetric_difference(over)
+        found.remembered = {name: value for name, value in found.remembered.items() if name not in mapped}
     opened = Store(store or default_folder())
     return Session(
         checked, opened, devices.several(device), dtype, found.remembered, models=chosen, models_folder=folder

@@ -474,6 +474,35 @@ def test_wrong_use_is_refused_before_anything_is_written(
     assert not samples.RUNS
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "why"])
+def test_a_map_without_files_says_how_to_name_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    node = ["each/shout"] if command == "why" else []
+    assert graphflow([command, "g.yaml", *node, "--map", "image"]) == 2
+    assert capsys.readouterr().err == "error: --map image: name the files, such as --map image=FOLDER\n"
+    assert graphflow([command, "g.yaml", *node, *IMAGE, "--map", "times"]) == 2
+    assert capsys.readouterr().err == "error: --map times: list the values: --map times=[…]\n"
+    assert graphflow([command, "g.yaml", *node, "--map", "image", "-i", "image=photos"]) == 0, "it is a list by -i"
+    assert graphflow([command, "g.yaml", *node, "-i", "image=photos"]) == 3
+    assert capsys.readouterr().err.endswith(
+        "is a folder, expected a picture\n  hint: --map image=photos runs the graph once for each picture in it\n"
+    )
+
+
+def test_a_picture_is_run_again_over_a_list_only_where_one_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert graphflow([*RUN, "one"]) == 0
+    assert graphflow(["run", "one/image.png", "--map", "image", "-q"]) == 2, "the record has a single picture"
+    assert "--map image: name the files" in capsys.readouterr().err
+    assert graphflow(["run", "one/image.png", "--map", "image=photos", "-q", "--out", "many"]) == 0
+    assert graphflow(["run", "many/run.json", "--map", "image", "-q", "--out", "again"]) == 0, "the record has a list"
+    assert record(folder / "again")["inputs"]["image"] == record(folder / "many")["inputs"]["image"]
+    assert graphflow(["run", "many/run.json", "--map", "times=[1, 2]", "-q"]) == 3
+    assert "input 'image' (Image) is not given" in capsys.readouterr().err
+
+
 def test_a_folder_that_was_there_stays(folder: Path) -> None:
     (folder / "mine").mkdir()
     assert graphflow(["run", "g.yaml", *IMAGE, "--only", "join", "--out", "mine", "-q"]) == 4
