@@ -86,11 +86,17 @@ class MissingError(GraphflowError):
 
 
 class NodeError(GraphflowError):
-    """A node failed. `node` and `kind` say which; `__cause__` is the original exception."""
+    """A node failed. `node` and `kind` say which, of a map over files `file`; `__cause__` is the original exception."""
+
+    file = ""
 
     def __init__(self, node: str, kind: str, message: str) -> None:
         self.node, self.kind = node, kind
         super().__init__(f"node '{node}' ({kind}) failed: {message}")
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text.replace(f"'{self.node}'", f"'{self.node} ({self.file})'", 1) if self.file else text
 
 
 class ContractError(NodeError):

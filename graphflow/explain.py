@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from graphflow.errors import DamagedBlobError, UsageError, did_you_mean
 from graphflow.graph import Element, Gathered, Graph, GraphNode, Index, Place
+from graphflow.groups import grouped, position
 from graphflow.inputs import InputValue
-from graphflow.known import Known
+from graphflow.known import Known, UnknownError, places_of
 from graphflow.placing import Placer
 from graphflow.plan import Plan, PlannedNode, make_plan
 from graphflow.spec import Ref
@@ -72,12 +74,49 @@ class _Explainer:
             return [f"{name} is cached: key {(entry.key or '')[:12]}, computed in {entry.seconds:.2f} s"]
         if entry.status == "run":
             return [f"{name} runs: {entry.reason}", *self.causes(plan, entry)]
-        above = [n for n in plan.nodes.values() if n.status == "run"]
+        above = self.above(plan, entry)
         lines = [f"{name} may run: it depends on {', '.join(n.name for n in above)}, which must run first"]
         for cause in above:
             lines.append(f"  {cause.name} runs: {cause.reason}")
             lines += [f"  {line}" for line in self.causes(plan, cause)]
         return [*lines, f"if their results are the same bytes as before, {name} is still cached"]
+
+    def above(self, plan: Plan, entry: PlannedNode) -> list[PlannedNode]:
+        """The instances that an instance needs and that must run, in the order of the plan."""
+        nodes = grouped(plan.nodes)
+        stack, found = [entry], {entry.name}
+        while stack:
+            for name in self.needed(plan, nodes, stack.pop()):
+                needed = plan.nodes.get(name)
+                if needed is not None and needed.status != "cached" and name not in found:
+                    found.add(name)
+                    stack.append(needed)
+        return [n for n in plan.nodes.values() if n.status == "run" and n.name in found and n is not entry]
+
+    def needed(self, plan: Plan, nodes: Mapping[str, list[str]], entry: PlannedNode) -> Iterator[str]:
+        """What an instance needs directly; where a list is not known yet, every instance that may belong to it.
+
+        Args:
+            plan: the plan.
+            nodes: node → its instances in the plan.
+            entry: the instance.
+        """
+        if entry.status == "maybe" and entry.key is not None:  # the same as one that runs before it
+            yield from (n.name for n in plan.nodes.values() if n.status == "run" and n.key == entry.key)
+            return
+        node = self.graph.nodes[entry.node]
+        parents = [] if entry.index is not None else [p for axis in node.axes for p in self.graph.axis_parents(axis)]
+        for port, edge in node.edges.items():
+            if entry.index is not None:
+                with suppress(UnknownError):
+                    places = places_of(plan.known.source(node, port, entry.index))
+                    yield from (self.graph.nodes[p.node].title(p.at) for p in places if p.node != "inputs")
+                    continue
+            parents += [ref.node for ref in (edge if isinstance(edge, tuple) else (edge,)) if ref.node != "inputs"]
+        for parent in dict.fromkeys(parents):
+            axes = list(zip(node.axes, self.graph.nodes[parent].axes, strict=False))
+            shared = next((i for i, (a, b) in enumerate(axes) if a != b), len(axes))
+            yield from (name for name in nodes.get(parent, ()) if _agree(name, entry.name, shared))
 
     def causes(self, plan: Plan, entry: PlannedNode) -> list[str]:
         """For each input that differs from the nearest earlier computation: which edge brought it."""
@@ -131,6 +170,12 @@ def edge_text(graph: Graph, known: Known, node: GraphNode, port: str, index: Ind
     source = known.source(node, port, index)
     parts = source.parts if isinstance(source, Gathered) else (source,)
     return [source_text(graph, part) for part in parts]
+
+
+def _agree(one: str, other: str, axes: int) -> bool:
+    """Whether two instances stand at one position along their first axes; an unknown position may be any."""
+    pairs = zip(position(one).split(", ")[:axes], position(other).split(", ")[:axes], strict=False)
+    return all(a == b or "…" in (a, b) for a, b in pairs)
 
 
 def _without_index(name: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codecs import CODECS, Codec, digest_file, digest_json
@@ -21,6 +21,9 @@ from graphflow.yamlfile import read_text
 
 if TYPE_CHECKING:
     from graphflow.record import InputRecord
+
+MOST_NAMES = 3  # of missing pictures that a message gives
+LONGEST_NAME = 255  # that a file may have
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,28 @@ class InputValue:
         )
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A picture, or a list of them, that a record names. The record may come from anybody.
+
+    Attributes:
+        names: of the user's files; empty where the record names none.
+        folder: where the record lies. A file of such a name is taken there, and nowhere else, if it is the picture.
+    """
+
+    stored: Stored
+    names: tuple[str, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, stored: Stored, source: str | list[str] | None, folder: Path) -> Recorded:
+        """The same, from what the record has as source: names that are more than a name are left out."""
+        names = source if isinstance(source, list) else [source or ""]
+        if (stored.items is not None) != isinstance(source, list) or len(names) != len(stored.digests):
+            names = [""] * len(stored.digests)  # older records join the names of a list with commas
+        return cls(stored, tuple(name if _is_bare(name) else "" for name in names), folder)
+
+
 def bind(
     inputs: Mapping[str, InputSpec], given: Mapping[str, Any], store: Store, base: Path | None = None
 ) -> dict[str, InputValue]:
@@ -103,7 +128,8 @@ def bind(
         except FileNotFoundError as error:
             missing.append(f"input '{name}': {error.filename or error} does not exist")
         except (ValueError, OSError) as error:
-            problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}"))
+            hint = _map_hint(declared, given.get(name), base or Path())
+            problems.append(Diagnostic(mark, "GF130", f"input '{name}' ({declared.describe()}) {error}", hint))
         except InvalidError as error:
             problems.extend(error.diagnostics)
         except MissingError as error:
@@ -113,6 +139,14 @@ def bind(
     if missing:
         raise MissingError("\n".join(missing))
     return bound
+
+
+def _map_hint(declared: InputSpec, value: Any, base: Path) -> str:
+    """What to type where somebody gives a folder for a single picture."""
+    single = declared.type.codec == "image" and not declared.is_list
+    if single and isinstance(value, str | Path) and (base / value).is_dir():
+        return f"--map {declared.name}={value} runs the graph once for each picture in it"
+    return ""
 
 
 class _Binder:
@@ -140,9 +174,10 @@ class _Binder:
     def bind(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, Stored):
             if not self.store.has(value):
-                # The record of a picture names its inputs by digest; the pictures themselves stay in the store.
-                raise FileNotFoundError(2, "", f"the picture {value.digest[:12]} in the store (give it with -i)")
+                raise MissingError(f"input '{self.spec.name}': the store does not have {value.digest[:12]}")
             return InputValue(self.spec, value, lambda: self.store.load(value))
+        if isinstance(value, Recorded):
+            return self._recorded(value)
         if self.spec.type.codec == "image":
             return self._pictures(value, base) if self.spec.is_list else self._picture(value, base)
         if self.spec.type.codec == EXTERNAL:
@@ -150,6 +185,48 @@ class _Binder:
         if self.spec.type.codec != "json":
             raise ValueError("can't be given from outside; make it with a node")
         return self._plain(value)
+
+    def _recorded(self, value: Recorded) -> InputValue:
+        """What a record names: the record has the digests alone, the pictures are in the store or beside it.
+
+        Raises:
+            MissingError: they are in neither place.
+            ValueError: the record has another type than the graph.
+        """
+        whole = value.stored
+        if whole.codec != self.spec.type.codec or (whole.items is not None) != self.spec.is_list:
+            raise ValueError("has another type in the record")
+        parts: list[InputValue] = []
+        missing: list[str] = []
+        for digest, name in zip(whole.digests, value.names, strict=True):
+            part = self._recorded_picture(Stored(digest, whole.codec), name, value.folder)
+            if part is not None:
+                parts.append(part)
+            else:
+                missing.append(f"{name} (picture {digest[:12]})" if name else f"the picture {digest[:12]}")
+        if missing:
+            more = f" and {len(missing) - MOST_NAMES} more" if len(missing) > MOST_NAMES else ""
+            raise MissingError(
+                f"input '{self.spec.name}': neither the store nor the record's folder has "
+                f"{', '.join(missing[:MOST_NAMES])}{more}; give it with -i {self.spec.name}="
+                + ("FILE" if whole.items is None else "FOLDER")
+            )
+        if whole.items is None:
+            return parts[0]
+        source = list(value.names) if any(value.names) else None
+        return InputValue(self.spec, whole, lambda: [p.load() for p in parts], source, tuple(parts))
+
+    def _recorded_picture(self, stored: Stored, name: str, folder: Path) -> InputValue | None:
+        if self.store.has(stored):
+            return InputValue(self.spec, stored, lambda: self.store.load(stored), name or None)
+        if not name or self.spec.type.codec != "image":
+            return None
+        with suppress(ValueError, OSError):
+            path = (folder / name).resolve()
+            if path.parent == folder.resolve() and path.is_file():  # no link leads out of the folder
+                found = self._picture(path, folder)
+                return replace(found, source=name) if found.stored == stored else None
+        return None
 
     def _plain(self, value: Any) -> InputValue:
         found = read_constant(value, self.spec, typed=True)
@@ -238,6 +315,12 @@ class _Binder:
 
     def _convert(self, image: Any) -> Any:
         return image.convert("L") if self.spec.type.name == "Mask" else image
+
+
+def _is_bare(name: str) -> bool:
+    """Whether a text is a file's name and no more: no folder, no drive, nothing that a terminal would obey."""
+    short = name not in ("", ".", "..") and len(name) <= LONGEST_NAME
+    return short and name.isprintable() and PureWindowsPath(name).name == name
 
 
 def _visible(folder: Path) -> Iterator[Path]:

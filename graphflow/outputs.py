@@ -81,8 +81,9 @@ def claimed(folder: Path, runner: Runner, graph: str = "") -> Claim:
 
 
 def write(run: Run, place: Claim, metadata: bool = True) -> list[Path]:
-    """Write every output; returns the files. Their names are entered into the record.
+    """Write every output, and of a map the table of its elements; returns the files.
 
+    Their names are entered into the record.
     What an earlier run left there, and this one does not write, goes.
 
     Args:
@@ -104,10 +105,10 @@ def write(run: Run, place: Claim, metadata: bool = True) -> list[Path]:
         for name, entry in record.outputs.items():
             files, cells[name] = _write_output(run, name, entry, folder, metadata, carried)
             written += files
-        names = {path.relative_to(folder).as_posix() for path in written}
         if record.mapped:
             replace_file(folder / ELEMENTS, partial(Path.write_text, data=_as_csv(record, cells), encoding="utf-8"))
-            names.add(ELEMENTS)
+            written.append(folder / ELEMENTS)
+        names = {path.relative_to(folder).as_posix() for path in written}
         record.written = sorted(names | place.remove(names))
     except OSError as error:
         raise GraphflowError(f"{folder}: an output can't be written: {error.strerror or error}") from error

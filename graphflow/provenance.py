@@ -1,7 +1,8 @@
 """A run's record inside the pictures it made: a compressed text chunk of the PNG, keyword ``graphflow``.
 
 What is read back is untrusted: it is decompressed up to a limit and parsed by the record's strict schema. Nothing in
-it is executed and no path in it is opened.
+it is executed and no path in it is opened. A picture that it names is looked for by its digest, in the store and in
+the record's own folder; see `graphflow.inputs.Recorded`.
 """
 
 from __future__ import annotations

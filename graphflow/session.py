@@ -15,7 +15,7 @@ from graphflow.events import Event
 from graphflow.executors.compute import Pools
 from graphflow.explain import explain
 from graphflow.graph import Graph
-from graphflow.inputs import InputValue, bind
+from graphflow.inputs import InputValue, Recorded, bind
 from graphflow.mapped import EACH, map_over, without_lists
 from graphflow.options import Options
 from graphflow.placing import Wiring
@@ -54,8 +54,17 @@ class Session:
         return f"{self.device.partition(':')[0]} {self.dtype}"
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, InputValue]:
-        """Bind the graph's inputs; see `graphflow.inputs.bind`."""
+        """Bind the graph's inputs; see `graphflow.inputs.bind`.
+
+        Raises:
+            UsageError: an input that the graph is to be mapped over is not given.
+        """
         remembered = {n: v for n, v in self.remembered.items() if n in self.graph.inputs}
+        for name in self.graph.spec.mapped:
+            if name not in given and name not in remembered:
+                files = self.graph.inputs[name].type.codec == "image"
+                how = f"name the files, such as --map {name}=FOLDER" if files else f"list the values: --map {name}=[…]"
+                raise UsageError(f"--map {name}: {how}")
         hidden = {n: v for n, v in self.remembered.items() if n in self.graph.hidden}
         bound = bind(self.graph.inputs, {**remembered, **given}, self.store)
         return {**bound, **bind(self.graph.hidden, hidden, self.store)}
@@ -138,6 +147,9 @@ def open_session(
         inside = {f"{EACH}/{name}": value for name, value in given.items()}
         checked = check(map_over(spec, over or found.mapped), chosen, folder, {**found.overrides, **inside})
         checked.warnings.extend(warnings)
+    if over:  # a record has a list of what its own run was mapped over, and of nothing else
+        mapped = set(found.mapped).symmetric_difference(over)
+        found.remembered = {name: value for name, value in found.remembered.items() if name not in mapped}
     opened = Store(store or default_folder())
     return Session(
         checked, opened, devices.several(device), dtype, found.remembered, models=chosen, models_folder=folder
@@ -168,13 +180,14 @@ def _read(graph: str) -> _Found:
     spec = parse_spec(record.text, path.name, library=record.files)
     if re.fullmatch(r"\w[\w.-]*", record.graph):  # it names the out folder, and may come from anybody
         spec = replace(spec, name=record.graph)
-    values = {name: value for name, entry in record.inputs.items() if (value := _remembered(entry)) is not None}
+    values = {name: _remembered(entry, path.parent.absolute()) for name, entry in record.inputs.items()}
+    values = {name: value for name, value in values.items() if value is not None}
     preset = record.preset if isinstance(record.preset, str) else None
     return _Found(spec, values, record.overrides, preset, record.mapped)
 
 
-def _remembered(entry: InputRecord) -> Any:
-    """The value of an input as a record has it; None when the record does not say."""
+def _remembered(entry: InputRecord, folder: Path) -> Any:
+    """The value of an input as a record in a folder has it; None when the record does not say."""
     found = type_by_name(entry.type)
     if found is None:
         return None
@@ -182,6 +195,8 @@ def _remembered(entry: InputRecord) -> Any:
         return entry.value
     if found[0].codec == EXTERNAL:
         return None  # a record does not know where the folder lies
+    if entry.digest is None:
+        return None
     # A picture itself is not in the record; the store of the machine that ran it still has it.
     items = tuple(entry.items) if entry.items is not None else None
-    return Stored(entry.digest, found[0].codec, 0, items) if entry.digest is not None else None
+    return Recorded.of(Stored(entry.digest, found[0].codec, 0, items), entry.source, folder)

@@ -69,6 +69,10 @@ def _folded(label: str, width: int, font: PIL.ImageFont.FreeTypeFont | PIL.Image
             if line and font.getlength(longer) > width:
                 lines.append(line)
                 longer = word
+            while font.getlength(longer) > width:  # a long name of a file
+                fits = next(n for n in range(len(longer) - 1, 0, -1) if n == 1 or font.getlength(longer[:n]) <= width)
+                lines.append(longer[:fits])
+                longer = longer[fits:]
             line = longer
         lines.append(line)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,10 +13,10 @@ import pytest
 
 from graphflow import pictures
 from graphflow.errors import InvalidError, MissingError, UsageError
-from graphflow.inputs import bind
+from graphflow.inputs import Recorded, bind
 from graphflow.pictures import read_image, to_rgb
 from graphflow.spec import GraphSpec, parse_spec
-from graphflow.store import Store
+from graphflow.store import Store, Stored
 
 NODES = "nodes: {a: {uses: sample.shout, in: {text: inputs.text}}}\noutputs: {x: a.text}"
 
@@ -259,3 +260,76 @@ def test_every_broken_picture_of_a_list_is_named_and_every_missing_one(tmp_path:
     assert [line.rpartition("/")[2] for line in str(gone.value).splitlines()] == [
         "x.png does not exist", "y.png does not exist",
     ]  # fmt: skip
+
+
+# --- what a record names ----------------------------------------------------------------------------------------------
+
+
+def recorded(folder: Path, digest: str, name: str) -> Recorded:
+    return Recorded.of(Stored(digest, "image"), name, folder)
+
+
+def test_a_recorded_picture_is_found_beside_the_record(tmp_path: Path, store: Store) -> None:
+    inputs = spec("  p: Image").inputs
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    PIL.Image.new("RGB", (2, 2), "red").save(folder / "red.png")
+    digest = bind(inputs, {"p": str(folder / "red.png")}, store)["p"].stored.digest
+    found = bind(inputs, {"p": recorded(folder, digest, "red.png")}, store)["p"]
+    assert found.stored.digest == digest
+    assert found.source == "red.png"
+    assert found.load().getpixel((0, 0)) == (255, 0, 0)
+    assert found.paths() == [folder / "red.png"], "no run may replace it"
+    (folder / "inside.png").symlink_to("red.png")
+    assert bind(inputs, {"p": recorded(folder, digest, "inside.png")}, store)["p"].source == "inside.png"
+    PIL.Image.new("RGB", (2, 2), "blue").save(folder / "red.png")
+    with pytest.raises(MissingError, match=rf"has red.png \(picture {digest[:12]}\); give it with -i p=FILE$"):
+        bind(inputs, {"p": recorded(folder, digest, "red.png")}, store)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../red.png", "./red.png", "{root}/red.png", "link.png", "sub/red.png", "up/red.png", "..", ".", "", "sub",
+     "a" * 300, "a\0b.png", "\x1b[31m.png", "C:red.png", "sub\\red.png", "pipe.png"],
+)  # fmt: skip
+def test_a_record_opens_nothing_outside_its_own_folder(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    inputs = spec("  p: Image").inputs
+    folder = tmp_path / "sent"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path, folder / "sub"):
+        PIL.Image.new("RGB", (2, 2), "red").save(place / "red.png")
+    (folder / "link.png").symlink_to(tmp_path / "red.png")
+    (folder / "up").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.png")
+    digest = bind(inputs, {"p": str(tmp_path / "red.png")}, store)["p"].stored.digest
+    monkeypatch.setattr("graphflow.inputs.read_image", lambda path: pytest.fail(f"{path} is opened"))
+    monkeypatch.setattr(type(store), "file_digest", lambda self, path, *_: pytest.fail(f"{path} is opened"))
+    with pytest.raises(MissingError, match=digest[:12]) as caught:
+        bind(inputs, {"p": recorded(folder, digest, name.format(root=tmp_path))}, store)
+    assert str(caught.value).isprintable()
+
+
+def test_pictures_of_a_recorded_list_are_found_one_by_one(tmp_path: Path, store: Store) -> None:
+    inputs = spec("  p: list[Image]").inputs
+    for i in range(6):
+        PIL.Image.new("RGB", (2, 2), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    stored = bind(inputs, {"p": str(tmp_path)}, store)["p"].stored
+    names = [f"{i}.png" for i in range(6)]
+    store.put(PIL.Image.new("RGB", (2, 2), (1, 0, 0)), "image", is_input=True)
+    (tmp_path / "1.png").unlink()
+    found = bind(inputs, {"p": Recorded.of(stored, names, tmp_path)}, store)["p"]
+    assert found.stored == stored
+    assert found.source == names
+    assert [found.element(i).getpixel((0, 0)) for i in range(6)] == [(i, 0, 0) for i in range(6)]
+    assert [picture.getpixel((0, 0))[0] for picture in found.load()] == list(range(6))
+    for i in range(2, 6):
+        (tmp_path / f"{i}.png").unlink()
+    with pytest.raises(MissingError, match=r"2.png \(.*, 4.png \(picture .* and 1 more; give it with -i p=FOLDER"):
+        bind(inputs, {"p": Recorded.of(stored, names, tmp_path)}, store)
+    for source in (names[:2], ", ".join(names), None):
+        with pytest.raises(MissingError, match="folder has the picture"):
+            bind(inputs, {"p": Recorded.of(stored, source, tmp_path)}, store)
+    with pytest.raises(InvalidError, match=r"input 'p' \(Image\) has another type in the record"):
+        bind(spec("  p: Image").inputs, {"p": Recorded.of(stored, names, tmp_path)}, store)

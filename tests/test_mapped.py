@@ -51,7 +51,7 @@ def test_several_inputs_are_zipped(file: Path, store: Store) -> None:
 
 
 def test_the_default_of_one_is_no_default_for_many(file: Path, store: Store) -> None:
-    with pytest.raises(InvalidError, match=r"input 'text' \(list\[Text\]\) is not given"):
+    with pytest.raises(UsageError, match=r"--map text: list the values: --map text=\[…\]"):
         mapped(file, store, "text").plan()
     with pytest.raises(InvalidError, match="is empty, expected text"):
         mapped(file, store, "text").plan(text="[a, ' ']")

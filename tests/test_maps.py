@@ -111,6 +111,21 @@ def test_settings_and_why_reach_into_an_instance(outer: Harness) -> None:
     assert "parameter times" in found
 
 
+def test_why_names_what_the_instance_itself_needs(outer: Harness, store: Store) -> None:
+    for name in ("each[1]/join", "each[1]/shout[…]"):
+        assert outer.why(name).splitlines() == [
+            f"{name} may run: it depends on each[1]/rep, which must run first",
+            "  each[1]/rep runs: no earlier result",
+            f"if their results are the same bytes as before, {name} is still cached",
+        ]
+    assert "it depends on each[0]/rep, each[1]/rep, which" in outer.why("all")
+    assert "it depends on each[0]/rep, which" in outer.why("each[1]/join", texts=["a", "a"]), "computed once for both"
+    zipped = Harness(store, ZIP)
+    assert "it depends on shout[1], which" in zipped.why("count[1]", texts=["a", "b"])
+    outer.run(texts=["a", "b"])
+    assert "it depends on each[1]/rep, which" in outer.why("all", texts=["a", "c"])
+
+
 def test_a_failing_element_does_not_stop_the_others(store: Store) -> None:
     text = ZIP.replace("sample.count", "sample.picky")
     harness = Harness(store, text)

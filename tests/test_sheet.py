@@ -48,6 +48,13 @@ def test_a_long_label_is_folded_between_words_and_makes_its_row_higher() -> None
     assert contact_sheet([("a\nb\nc", square("red"))], 1).height - one.height == 2 * LINE
 
 
+def test_a_word_that_is_too_long_is_folded_too() -> None:
+    sheet = contact_sheet([("M" * 40, square("red")), ("", square("red"))], 2, 64)
+    assert sheet.height - contact_sheet([("M", square("red"))], 1, 64).height >= 4 * LINE
+    beside = sheet.crop((GAP + 64, GAP + 64, sheet.width, sheet.height))
+    assert {colour for _, colour in beside.getcolors(50_000) or ()} == {BACKGROUND}
+
+
 @pytest.mark.parametrize("size", [(64, 16), (16, 64), (500, 100), (1, 300)])
 def test_a_picture_keeps_its_shape_and_stands_in_the_middle(size: tuple[int, int]) -> None:
     sheet = contact_sheet([("", square("red", size))], 1, 64)

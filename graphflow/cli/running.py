@@ -33,8 +33,10 @@ from graphflow.cli.app import (
     path_option,
     session_of,
 )  # fmt: skip
-from graphflow.errors import GraphflowError, UsageError
+from graphflow.errors import GraphflowError, NodeError, UsageError
 from graphflow.garbage import paused
+from graphflow.groups import node_of, position
+from graphflow.units import printable
 
 if TYPE_CHECKING:
     from graphflow.claim import Claim
@@ -109,7 +111,7 @@ def run(
         for line in [*listed(written), folder / REPORT]:
             print(line)
     if done.failures:
-        raise GraphflowError(failure_text(done.failures))
+        raise GraphflowError(failure_text({with_file(runner, n): text for n, text in done.failures.items()}))
 
 
 def listed(paths: Sequence[Path]) -> list[str]:
@@ -141,16 +143,48 @@ def run_into(
         runner.emit = Bus(log, display)
         try:
             done = runner.run()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, NodeError):
+                error.file = file_of(runner, error.node)
             if runner.begun:
                 runner.record.command = list(typed)
                 outputs.write_index(runner, place, done=False)
+                if place.there():
+                    print(f"note: the outputs in {place.folder} are of an earlier run", file=sys.stderr)
             raise
     with paused():
         done.record.command = list(typed)
         written = outputs.write(done, place, metadata)
         outputs.write_index(runner, place)
     return done, written
+
+
+def with_file(runner: Runner, name: str) -> str:
+    """An instance's name; of a map over files the file stands behind it: ``each[2]/caption (photo.jpg)``."""
+    file = file_of(runner, name)
+    return f"{name} ({file})" if file else name
+
+
+def file_of(runner: Runner, name: str) -> str:
+    """The user's file that an instance works on; empty where it is not one of a map over files."""
+    node, outermost = runner.graph.nodes.get(node_of(name)), position(name).partition(",")[0]
+    return file_at(runner, node.axes[0], int(outermost)) if node is not None and outermost.isdigit() else ""
+
+
+def file_at(runner: Runner, axis: str, index: int) -> str:
+    """The user's file that stands at a position of an axis; several where several lists of files are zipped."""
+    files: dict[str, None] = {}
+    for edge in runner.graph.axes[axis].lists.values():
+        ref = edge[index] if isinstance(edge, tuple) else edge
+        if ref.node != "inputs":
+            above = runner.graph.nodes[ref.node].axes
+            found = file_at(runner, above[0], index) if len(above) == 1 and ref is edge else ""
+        else:
+            source = runner.inputs[ref.port].source
+            found = (source[index] if isinstance(source, list) else source) or ""
+        if found:
+            files[found] = None
+    return printable(", ".join(files))
 
 
 def failure_text(failures: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow import outputs
 from graphflow.check import check
 from graphflow.claim import Claim, known_in
-from graphflow.cli.running import run_into
+from graphflow.cli.running import file_at, run_into, with_file
 from graphflow.errors import Diagnostic, GraphflowError, InvalidError, Mark, UsageError, did_you_mean
 from graphflow.mapped import EACH
 from graphflow.sheet import contact_sheet
@@ -73,7 +73,8 @@ class Sweeper:
         self.earlier = 0  # combinations of the sweep that was here before
         self.check_table()
         self.rows: list[Row] = []
-        self.pictures: list[list[PIL.Image.Image | None]] = []  # of each row; several where the output is a list
+        # Of each row, with the files that a map made them from; several where the output is a list.
+        self.pictures: list[list[tuple[str, PIL.Image.Image | None]]] = []
 
     def check_target(self, axis: Axis) -> None:
         """See that an axis without a node is an input that is not given otherwise."""
@@ -164,7 +165,7 @@ class Sweeper:
                 raise
             return [f"  {point.label}: {error}"]
         self.enter(point, done)
-        return [f"  {point.label}: {name}: {text}" for name, text in done.failures.items()]
+        return [f"  {point.label}: {with_file(runner, name)}: {text}" for name, text in done.failures.items()]
 
     def enter(self, point: Point, done: Run) -> None:
         """Take a finished run into table and sheet."""
@@ -204,8 +205,9 @@ class Sweeper:
         cells: list[tuple[str, PIL.Image.Image | None]] = []
         for row, pictures in zip(self.rows, self.pictures, strict=True):
             for position in range(several):
-                label = row.point.label + (f" [{position}]" if several > 1 else "")
-                cells.append((label, pictures[position] if position < len(pictures) else None))
+                file, picture = pictures[position] if position < len(pictures) else ("", None)
+                words = [row.point.label, *[f"[{position}]"] * (several > 1), *[file] * bool(file)]
+                cells.append((" ".join(words), picture))
         return contact_sheet(cells, several if several > 1 else columns_of(self.axes))
 
 
@@ -230,12 +232,16 @@ def _first_line(path: Path) -> str:
         return file.readline(HEADING_LENGTH)
 
 
-def _pictures_of(done: Run) -> list[PIL.Image.Image | None]:
-    """The first output that is a picture, or the first few of a list of pictures; None for one that failed."""
+def _pictures_of(done: Run) -> list[tuple[str, PIL.Image.Image | None]]:
+    """The first output that is a picture, or the first few of a list of pictures; None for one that failed.
+
+    Of a mapped graph the file that it was made from stands before each.
+    """
     for name, entry in done.record.outputs.items():
         if entry.type.removesuffix("?") == "Image":
-            return [done[name]]
+            return [("", done[name])]
         if entry.type == "list[Image]":
             found = dict(itertools.islice(done.elements(name), MOST))
-            return [found.get(position) for position in range(max(found, default=-1) + 1)]
+            positions = range(max(found, default=-1) + 1)
+            return [(file_at(done.runner, EACH, p) if done.record.mapped else "", found.get(p)) for p in positions]
     return []

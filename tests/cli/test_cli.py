@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,11 @@ def test_a_picture_can_be_shown_and_run_again(folder: Path, capsys: pytest.Captu
     assert (folder / "three/text.txt").read_text() == "YOU!\n"
     code = graphflow(["run", "one/image.png", "--store", "elsewhere", "--out", "four", "-q"])
     assert code == 5
-    assert "give it with -i" in capsys.readouterr().err
+    assert re.search(r"has a.png \(picture \w{12}\); give it with -i image=FILE\n", capsys.readouterr().err)
+    (folder / "a.png").rename(folder / "one/a.png")
+    assert graphflow(["run", "one/image.png", "--store", "elsewhere", "--out", "four", "-q"]) == 0
+    assert (folder / "four/text.txt").read_text() == "YOU!\n"
+    assert json.loads((folder / "four/run.json").read_text())["inputs"]["image"]["source"] == "a.png"
 
 
 def test_no_metadata_leaves_a_plain_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,26 @@ def test_a_folder_that_graphflow_made_is_written_again(
     assert files(folder / "out") == ["events.jsonl", "image.png", "report.html", "run.json", "text.txt"]
 
 
+def test_a_run_that_failed_says_that_the_outputs_are_of_another_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "note: the outputs in out are of an earlier run\n"
+    bad = [*RUN, "out", "-i", "text=bad"]
+    assert graphflow(bad) == 1
+    assert note not in capsys.readouterr().err, "there are none"
+    assert graphflow([*RUN, "out"]) == 0
+    assert note not in capsys.readouterr().err
+    for _ in range(2):
+        assert graphflow(bad) == 1
+        assert capsys.readouterr().err.count(note) == 1
+    assert graphflow([*bad, "--keep-going"]) == 1
+    assert note not in capsys.readouterr().err, "it has written its own"
+    (folder / "out/image.png").unlink()
+    (folder / "out/notes.txt").write_text("mine")
+    assert graphflow(bad) == 1
+    assert note not in capsys.readouterr().err
+
+
 def test_what_a_run_does_not_write_any_more_goes(folder: Path) -> None:
     mapped = ["run", "g.yaml", "-q", "--out", "out", "--map"]
     assert graphflow([*mapped, "image=photos"]) == 0

@@ -16,6 +16,7 @@ import samples
 from cli_runs import GRAPH, IMAGE, RUN, files, record
 
 from graphflow.cli import run as graphflow
+from graphflow.cli import sweep as graphflow_sweep
 from graphflow.node import Context, Node, Ports
 from graphflow.ports import Model, Text
 from graphflow.provenance import read
@@ -64,6 +65,20 @@ def test_a_sweep_of_a_mapped_graph_shows_every_element(folder: Path) -> None:
     assert graphflow(["run", "g.yaml", *sweep, "--out", "out", "-q"]) == 0
     assert json.loads((folder / "out/003/text.json").read_text()) == ["HELLO?"] * 3
     assert PIL.Image.open(folder / "out/sheet.png").size == (12 + 3 * 268, 12 + 4 * (256 + 18 + 12))
+
+
+def test_the_sheet_of_a_mapped_graph_names_the_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+    drawn = graphflow_sweep.contact_sheet
+    monkeypatch.setattr(
+        graphflow_sweep, "contact_sheet", lambda cells, *a: labels.extend(c for c, _ in cells) or drawn(cells, *a)
+    )
+    sweep = ["--sweep", "times=1,2", "-q"]
+    assert graphflow(["run", "g.yaml", "--map", "image=photos", *sweep, "--out", "out"]) == 0
+    assert labels == [f"times={t} [{i}] {i}.png" for t in (1, 2) for i in range(3)]
+    labels.clear()
+    assert graphflow(["run", "g.yaml", *IMAGE, *sweep, "--out", "one"]) == 0
+    assert labels == ["times=1", "times=2"]
 
 
 @pytest.mark.parametrize("more", [[], ["--map", "image=photos"]])
@@ -121,7 +136,7 @@ def test_elements_that_fail_are_named_and_the_finished_rest_is_kept(
     assert graphflow([*command, "--out", "out", "--keep-going"]) == 1
     found = capsys.readouterr()
     assert found.err.endswith(
-        "error: 1 of the nodes failed, the others are done:\n  each[1]/picky: bad is not welcome\n"
+        "error: 1 of the nodes failed, the others are done:\n  each[1]/picky (1.png): bad is not welcome\n"
     )
     assert re.search(r"each\[0…2\]/shout: 2 computed in \d+ ms, 1 not run\n", found.err)
     assert "1 failed, 3 not run" in found.err
@@ -136,6 +151,50 @@ def test_elements_that_fail_are_named_and_the_finished_rest_is_kept(
     samples.RUNS.clear()
     assert graphflow([*command[:-1], "text=[a, good, c]", "--out", "mended", "-q"]) == 0
     assert dict(samples.RUNS) == {"shout": 1, "repeat": 1, "join": 1}, "only the mended element runs"
+
+
+def test_an_error_in_a_map_names_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["--map", "text=[a, bad, c]"]
+    mapped = ["run", "g.yaml", "--map", "image=photos", *texts, "-q"]
+    assert graphflow([*mapped, "--out", "out"]) == 1
+    assert "error: node 'each[1]/picky (1.png)' (sample.picky) failed: bad" in capsys.readouterr().err
+    assert graphflow([*mapped, "--sweep", "times=1,2", "-k", "--out", "sweep"]) == 1
+    assert "  times=2: each[1]/picky (1.png): bad is not welcome\n" in capsys.readouterr().err
+    assert graphflow(["run", "g.yaml", *IMAGE, *texts, "-q", "--out", "texts"]) == 1
+    assert "error: node 'each[1]/picky' (sample.picky) failed: bad" in capsys.readouterr().err, "there are no files"
+
+
+def test_an_error_in_a_map_of_the_graphs_own_names_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "own.yaml").write_text("""graphflow: 1
+inputs: {photos: 'list[Image]', cover: Image}
+nodes:
+  all: {uses: sample.colour, map: {image: inputs.photos}}
+  picky: {uses: sample.picky, map: {text: all.text}}
+  two: {uses: sample.colour, map: {image: [inputs.cover, inputs.cover]}}
+outputs: {texts: picky.text, two: two.text}
+""")
+    PIL.Image.new("RGB", (8, 8), "#bad000").save(folder / "photos/1.png")
+    given = ["-i", "photos=photos", "-i", "cover=photos/1.png"]
+    assert graphflow(["run", "own.yaml", *given, "-q", "-k", "--out", "out"]) == 1
+    assert "  picky[1] (1.png): bad000 is not welcome" in capsys.readouterr().err
+    (folder / "own.yaml").write_text((folder / "own.yaml").read_text().replace("colour", "fail_colour"))
+    (folder / "nodes.py").write_text("""from graphflow.node import Node, Ports
+from graphflow.ports import Image, Text
+
+class FailColour(Node, kind="sample.fail_colour", version=1):
+    class In(Ports):
+        image: Image
+
+    class Out(Ports):
+        text: Text
+
+    def run(self, x, ctx):
+        raise ValueError("no")
+""")
+    assert graphflow(["run", "own.yaml", *given, "-q", "-k", "--nodes", "nodes.py", "--out", "out"]) == 1
+    found = capsys.readouterr().err
+    assert "  all[2] (2.png): no" in found
+    assert "  two[0] (1.png): no" in found
 
 
 def test_a_map_says_which_file_became_which(folder: Path) -> None:
@@ -417,6 +476,35 @@ def test_wrong_use_is_refused_before_anything_is_written(
     assert not samples.RUNS
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "why"])
+def test_a_map_without_files_says_how_to_name_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    node = ["each/shout"] if command == "why" else []
+    assert graphflow([command, "g.yaml", *node, "--map", "image"]) == 2
+    assert capsys.readouterr().err == "error: --map image: name the files, such as --map image=FOLDER\n"
+    assert graphflow([command, "g.yaml", *node, *IMAGE, "--map", "times"]) == 2
+    assert capsys.readouterr().err == "error: --map times: list the values: --map times=[…]\n"
+    assert graphflow([command, "g.yaml", *node, "--map", "image", "-i", "image=photos"]) == 0, "it is a list by -i"
+    assert graphflow([command, "g.yaml", *node, "-i", "image=photos"]) == 3
+    assert capsys.readouterr().err.endswith(
+        "is a folder, expected a picture\n  hint: --map image=photos runs the graph once for each picture in it\n"
+    )
+
+
+def test_a_picture_is_run_again_over_a_list_only_where_one_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert graphflow([*RUN, "one"]) == 0
+    assert graphflow(["run", "one/image.png", "--map", "image", "-q"]) == 2, "the record has a single picture"
+    assert "--map image: name the files" in capsys.readouterr().err
+    assert graphflow(["run", "one/image.png", "--map", "image=photos", "-q", "--out", "many"]) == 0
+    assert graphflow(["run", "many/run.json", "--map", "image", "-q", "--out", "again"]) == 0, "the record has a list"
+    assert record(folder / "again")["inputs"]["image"] == record(folder / "many")["inputs"]["image"]
+    assert graphflow(["run", "many/run.json", "--map", "times=[1, 2]", "-q"]) == 3
+    assert "input 'image' (Image) is not given" in capsys.readouterr().err
+
+
 def test_a_folder_that_was_there_stays(folder: Path) -> None:
     (folder / "mine").mkdir()
     assert graphflow(["run", "g.yaml", *IMAGE, "--only", "join", "--out", "mine", "-q"]) == 4
@@ -428,5 +516,5 @@ def test_files_of_a_long_list_are_told_in_one_line(folder: Path, capsys: pytest.
         PIL.Image.new("RGB", (8, 8), (9 * i, 0, 10)).save(folder / f"photos/{i}.png")
     assert graphflow(["run", "g.yaml", "--map", "image=photos", "--out", "out-001", "-q"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "out-001/image-*.png  25 files", "out-001/text.json", "out-001/report.html",
+        "out-001/image-*.png  25 files", "out-001/text.json", "out-001/elements.csv", "out-001/report.html",
     ]  # fmt: skip
