@@ -174,12 +174,18 @@ class _Binder:
             path = (base / value).resolve()
             stored = Stored(self._digest(path), "image")
             return InputValue(self.spec, stored, lambda: self._read_again(path, stored), path.name, path=path)
+        import PIL.Image
+
+        if not isinstance(value, PIL.Image.Image):
+            raise ValueError(f"is of type {type(value).__name__}, expected a file or a PIL image")
         image = self._convert(to_rgb(value))
         return InputValue(self.spec, Stored(self.codec.digest(image), "image"), lambda: image)
 
     def _pictures(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
             value = _expand(str(value), base)
+        if not isinstance(value, Iterable):
+            raise ValueError(f"is of type {type(value).__name__}, expected a list of files or PIL images")
         parts = self._each_picture(value, base)
         digests = tuple(p.stored.digest for p in parts)
         stored = Stored(digest_json(list(digests)), "image", 0, digests)
