@@ -258,7 +258,8 @@ def test_missing_models_are_listed_before_anything_runs(folder: Path, capsys: py
     assert graphflow(["run", "m.yaml", "--out", "out", "-q"]) == 5
     errors = capsys.readouterr().err
     where = folder / "nowhere/clip"
-    assert errors == f"error: 1 model(s) are not on this machine:\n  clip: {where} (transformers.clip)\n"
+    missing = f"error: 1 model(s) are not on this machine:\n  clip: {where} (transformers.clip)\n"
+    assert errors == f"{missing}to be put there by hand: clip\n"
     assert "lpips" not in errors, "a node does without an optional model"
     assert not samples.RUNS
     assert not (folder / "out").exists()
