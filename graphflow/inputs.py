@@ -129,13 +129,13 @@ class _Binder:
             return self.bind(value, folder or Path())
         if folder is None:
             raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
-        root = folder.resolve()
-        for path in value if isinstance(value, list) else _names(value) or [value]:
+        paths = value if isinstance(value, list) else _names(value) or [value]
+        for path in paths:
             if not isinstance(path, str):
                 raise ValueError(f"has the default {path!r}, expected a file name")
-            if not (root / path).resolve().is_relative_to(root):
-                raise ValueError(f"has a default outside the graph's folder: {path}")
-        return self.bind(value, root)
+        if (stray := replace(self.spec, default=paths).strays()) is not None:
+            raise ValueError(f"has a default outside the graph's folder: {stray}")
+        return self.bind(value, folder.resolve())
 
     def bind(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, Stored):

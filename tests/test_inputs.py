@@ -211,6 +211,9 @@ def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store)
     )
     with pytest.raises(InvalidError, match="outside the graph's folder"):
         bind(listed.inputs, {}, store)
+    for wrong in ("null", "3", "[a.png, null]"):
+        with pytest.raises(InvalidError, match="expected a file name"):
+            bind(spec(f"  images: {{type: 'list[Image]', default: {wrong}}}", folder).inputs, {}, store)
     with pytest.raises(InvalidError, match="which a picture's graph can't open"):
         bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}").inputs, {}, store)
 
