@@ -17,7 +17,7 @@ from cli_runs import GRAPH, IMAGE, RUN, files, record
 
 from graphflow.cli import run as graphflow
 from graphflow.node import Context, Node, Ports
-from graphflow.ports import Model, Text
+from graphflow.ports import Model, Scores, Text
 from graphflow.provenance import read
 
 Command = Callable[[list[str]], tuple[int, str]]
@@ -151,6 +151,33 @@ def test_a_map_says_which_file_became_which(folder: Path) -> None:
         ]
     assert not record(folder / "out")["inputs"]["text"]["default"]
     assert record(folder / "out")["inputs"]["times"]["default"]
+
+
+class Scored(Node, kind="sample.scored"):
+    """Two scores of a text."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        scores: Scores
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(scores={"length": len(x.text), x.text[:1].lower(): 1})
+
+
+def test_scores_of_one_name_are_told_apart_by_their_outputs(folder: Path) -> None:
+    (folder / "s.yaml").write_text(
+        "graphflow: 1\ninputs: {text: Text}\nnodes:\n"
+        "  shout: {uses: sample.shout, in: {text: inputs.text}}\n"
+        "  a: {uses: sample.scored, in: {text: inputs.text}}\n"
+        "  b: {uses: sample.scored, in: {text: shout.text}}\n"
+        "outputs: {loud: shout.text, same: a.scores, changed: b.scores}\n"
+    )
+    assert graphflow(["run", "s.yaml", "--map", "text=[you, your]", "--out", "out", "-q"]) == 0
+    assert (folder / "out/elements.csv").read_text().splitlines() == [
+        "index,text,loud,same.length,same.y,changed.length,changed.y", "0,you,YOU!,3,1,4,1", "1,your,YOUR!,4,1,5,1",
+    ]  # fmt: skip
 
 
 # --- parts of a graph -------------------------------------------------------------------------------------------------
