@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from graphflow.ports import TextCond, Trajectory
 from graphflow.series import INDEX, TensorSeries
-from graphflow.tensors import read_arrays, read_raw
+from graphflow.tensors import read_arrays, read_raw, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -304,12 +304,10 @@ def _tensor_parts(value: torch.Tensor) -> tuple[bytes, bytes | memoryview]:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
     here = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     if len({t.untyped_storage().data_ptr() for t in here.values()}) < len(here):  # such as a pooled row of embeddings
         here = {name: t.clone() for name, t in here.items()}
-    save_file(here, path)
+    write_tensors(here, path)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

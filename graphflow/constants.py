@@ -7,11 +7,9 @@ from typing import Any
 
 from graphflow.codecs import CODECS
 from graphflow.errors import shown
-from graphflow.ports import plain_problem
+from graphflow.ports import SCALARS, is_plain, plain_problem
 from graphflow.spec import InputSpec
 from graphflow.yamlfile import read_text, scalar
-
-_PYTHON: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
 
 
 def read_constant(value: Any, declared: InputSpec, typed: bool = False) -> Any:
@@ -43,8 +41,8 @@ def _item(value: Any, declared: InputSpec, typed: bool) -> Any:
             raise ValueError("is empty, expected text")
         return value
     found: Any = scalar(value) if typed and isinstance(value, str) else value
-    if name in _PYTHON:
-        if not isinstance(found, _PYTHON[name]) or (isinstance(found, bool) and name != "bool"):
+    if name in SCALARS:
+        if not is_plain(name, found):
             raise ValueError(f"is {shown(value)}, expected {name}")
         if name != "float":
             return found

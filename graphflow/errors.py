@@ -2,6 +2,7 @@
 
 GraphflowError                 exit code 1
 ├── UsageError                 2    a wrong command line
+│   └── NoOutputError          2    a run has no output of that name; a KeyError, too
 ├── InvalidError               3    a graph, preset or input value is wrong; carries all diagnostics at once
 ├── WouldRunError              4    ``plan --check``, ``run --only``: something would run that must not
 ├── MissingError               5    a model or an input file is missing
@@ -61,6 +62,12 @@ class UsageError(GraphflowError):
     """The command line or a call asks for something that does not exist."""
 
     exit_code = 2
+
+
+class NoOutputError(UsageError, KeyError):
+    """A run has no output of that name. A KeyError, as mappings have it: `Run.get` gives its default."""
+
+    __str__ = Exception.__str__  # a KeyError would quote its message
 
 
 class InvalidError(GraphflowError):

@@ -163,13 +163,13 @@ class _Binder:
             return self.bind(value, folder or Path())
         if folder is None:
             raise ValueError("has a file as default, which a picture's graph can't open: give it with -i")
-        root = folder.resolve()
-        for path in value if isinstance(value, list) else _names(value) or [value]:
+        paths = value if isinstance(value, list) else _names(value) or [value]
+        for path in paths:
             if not isinstance(path, str):
                 raise ValueError(f"has the default {path!r}, expected a file name")
-            if not (root / path).resolve().is_relative_to(root):
-                raise ValueError(f"has a default outside the graph's folder: {path}")
-        return self.bind(value, root)
+        if (stray := replace(self.spec, default=paths).strays()) is not None:
+            raise ValueError(f"has a default outside the graph's folder: {stray}")
+        return self.bind(value, folder.resolve())
 
     def bind(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, Stored):
@@ -251,12 +251,18 @@ class _Binder:
             path = (base / value).resolve()
             stored = Stored(self._digest(path), "image")
             return InputValue(self.spec, stored, lambda: self._read_again(path, stored), path.name, path=path)
+        import PIL.Image
+
+        if not isinstance(value, PIL.Image.Image):
+            raise ValueError(f"is of type {type(value).__name__}, expected a file or a PIL image")
         image = self._convert(to_rgb(value))
         return InputValue(self.spec, Stored(self.codec.digest(image), "image"), lambda: image)
 
     def _pictures(self, value: Any, base: Path) -> InputValue:
         if isinstance(value, str | Path):
             value = _expand(str(value), base)
+        if not isinstance(value, Iterable):
+            raise ValueError(f"is of type {type(value).__name__}, expected a list of files or PIL images")
         parts = self._each_picture(value, base)
         digests = tuple(p.stored.digest for p in parts)
         stored = Stored(digest_json(list(digests)), "image", 0, digests)

@@ -22,6 +22,7 @@ from graphflow.ports import type_by_name
 from graphflow.provenance import embed, text_of
 from graphflow.record import InputRecord, RunRecord, ValueRecord
 from graphflow.run import Run, Runner
+from graphflow.units import headings
 
 TRACE = "trace.json"
 
@@ -181,15 +182,13 @@ def _as_csv(record: RunRecord, cells: dict[str, list[Any]]) -> str:
 
     given = {name: _given(record.inputs[name]) for name in record.mapped}
     count = max(map(len, given.values()), default=0)
-    columns: dict[str, list[Any]] = {}
-    for name, found in cells.items():
-        if len(found) == count:
-            columns |= _columns(name, found)
-    header = ["index", *given, *(f"outputs.{n}" if n in given or n == "index" else n for n in columns)]
+    columns = [column for name, found in cells.items() if len(found) == count for column in _columns(name, found)]
+    names = headings([(output, key) for output, key, _ in columns])
+    header = ["index", *given, *(f"outputs.{n}" if n in given or n == "index" else n for n in names)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(zip(range(count), *given.values(), *columns.values(), strict=True))
+    writer.writerows(zip(range(count), *given.values(), *(values for *_, values in columns), strict=True))
     return stream.getvalue()
 
 
@@ -200,12 +199,12 @@ def _given(entry: InputRecord) -> list[Any]:
     return entry.source if isinstance(entry.source, list) else [""] * len(entry.items or ())
 
 
-def _columns(name: str, values: list[Any]) -> dict[str, list[Any]]:
-    """The column of an output; of scores one for each."""
+def _columns(name: str, values: list[Any]) -> list[tuple[str, str, list[Any]]]:
+    """The column of an output, with its name and an empty key; of scores one for each key."""
     if not any(isinstance(value, dict) for value in values):
-        return {name: values}
+        return [(name, "", values)]
     keys = dict.fromkeys(key for value in values if value is not None for key in value)
-    return {key: [None if value is None else value.get(key) for value in values] for key in keys}
+    return [(name, key, [None if value is None else value.get(key) for value in values]) for key in keys]
 
 
 def _with_gaps(run: Run, name: str, entry: ValueRecord) -> list[Any]:

@@ -18,6 +18,7 @@ from graphflow.inputs import InputValue
 from graphflow.known import Known, UnknownError, places_of
 from graphflow.placing import Placed, Placer
 from graphflow.store import Store
+from graphflow.units import plural
 
 Status = Literal["cached", "run", "maybe"]
 
@@ -89,7 +90,7 @@ def make_plan(
     for name in graph.demanded(targets):
         planner.add(graph.nodes[name])
     planner.rerun_lost(targets)
-    return Plan(planner.planned, planner.known, planner.placed, list(placer.changed.values()))
+    return Plan(planner.planned, planner.known, planner.placed, [*placer.changed.values(), *planner.damage()])
 
 
 class _Planner:
@@ -99,6 +100,7 @@ class _Planner:
         self.planned: dict[str, PlannedNode] = {}
         self.placed: dict[str, Placed] = {}
         self.computing: dict[str, str] = {}  # key → the instance that runs first
+        self.damaged = 0  # instances whose stored values are damaged or missing
 
     def add(self, node: GraphNode) -> None:
         for index, unknown in self.known.instances(node):
@@ -209,10 +211,20 @@ class _Planner:
             reason = f"its {', '.join(kept)} is wanted and was evicted to keep the store's budget"
         else:
             reason = f"its stored {', '.join(kept)} is missing or damaged"
+            self.damaged += 1
         self.planned[name] = replace(entry, status="run", reason=reason)
         for port in ports:
             assert entry.index is not None
             self.known.digests.pop(Place(entry.node, port, entry.index), None)
+
+    def damage(self) -> list[str]:
+        """A warning of the results that should be there, if there are any."""
+        if not self.damaged:
+            return []
+        several = self.damaged > 1
+        verb, then = ("were", "are") if several else ("was", "is")
+        found = f"{plural(self.damaged, 'stored result')} {verb} damaged or missing and {then} computed again"
+        return [f"{found}; graphflow cache verify looks at all"]
 
     def kept(self, entry: PlannedNode, port: str) -> bool:
         stored = self.known.digests.get(Place(entry.node, port, entry.index or ()))

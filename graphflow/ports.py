@@ -122,11 +122,15 @@ BOOL = PortType("bool", "json", "true or false")
 _PLAIN: dict[Any, PortType] = {int: INT, float: FLOAT, bool: BOOL, str: TEXT}
 
 
-# What a plain value of a type is in Python, and in words. True and False are numbers to Python alone.
-_IN_PYTHON: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "Text": (str, "text"), "int": (int, "int"), "float": ((int, float), "float"), "bool": (bool, "bool"),
-    "Scores": (dict, "named numbers"), "Table": ((list, tuple), "rows of named values"),
-}  # fmt: skip
+# What a plain value of a type is in Python.
+SCALARS: dict[str, tuple[type, ...]] = {"Text": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_IN_PYTHON: dict[str, tuple[type, ...]] = {**SCALARS, "Scores": (dict,), "Table": (list, tuple)}
+_WORDS = {"Text": "text", "Scores": "named numbers", "Table": "rows of named values"}
+
+
+def is_plain(name: str, value: Any) -> bool:
+    """Whether a value is what the plain type of this name has. True and False are numbers to Python alone."""
+    return isinstance(value, _IN_PYTHON[name]) and (name == "bool" or not isinstance(value, bool))
 
 
 def plain_problem(type_: PortType, value: Any) -> str | None:
@@ -134,12 +138,10 @@ def plain_problem(type_: PortType, value: Any) -> str | None:
 
     Every computed value passes here, so that it stays cheap: JSON's encoder has looked at what stands inside.
     """
-    known = _IN_PYTHON.get(type_.name)
-    if known is None:
+    if type_.name not in _IN_PYTHON:
         return None
-    expected, words = known
-    if not isinstance(value, expected) or (isinstance(value, bool) and type_.name != "bool"):
-        return f"it is {type(value).__name__}, expected {words}"
+    if not is_plain(type_.name, value):
+        return f"it is {type(value).__name__}, expected {_WORDS.get(type_.name, type_.name)}"
     if type_.name == "Scores":
         return _score_problem(value)
     return _row_problem(value) if type_.name == "Table" else None

@@ -21,7 +21,7 @@ from graphflow.engine.recording import Recording, Settled, Teller
 from graphflow.engine.settle import Settler
 from graphflow.engine.values import LazyList, Values
 from graphflow.engine.workload import Workload
-from graphflow.errors import Cancelled, NodeError, StoreError, WouldRunError
+from graphflow.errors import Cancelled, NodeError, NoOutputError, StoreError, WouldRunError, did_you_mean
 from graphflow.events import Bus, Event, Logged, RunFinished, RunStarted
 from graphflow.executors.compute import Computer, Outcome, Pools
 from graphflow.executors.job import Job, Surroundings
@@ -47,9 +47,9 @@ T = TypeVar("T")
 USABLE = 0.92  # share of an accelerator's memory that is planned with; its driver and libraries take the rest
 
 
-@dataclass
-class Run:
-    """A finished run: its record, and its outputs on demand.
+@dataclass(eq=False, repr=False)
+class Run(Mapping[str, Any]):
+    """A finished run: its record, and its outputs by name, each read when it is asked for.
 
     Attributes:
         failures: with ``keep_going``, instance → message of those that failed.
@@ -65,6 +65,18 @@ class Run:
 
     def __getitem__(self, output: str) -> Any:
         return self.runner.output(output)
+
+    def __contains__(self, output: object) -> bool:
+        return output in self.runner.outputs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.runner.outputs)
+
+    def __len__(self) -> int:
+        return len(self.runner.outputs)
+
+    def __repr__(self) -> str:
+        return f"Run({self.record.status}; {', '.join(self)})"
 
     def elements(self, output: str) -> Iterator[tuple[int, Any]]:
         """The elements of a list output with their positions, one at a time; those that failed are left out."""
@@ -251,6 +263,7 @@ class Runner:
         """The value of an output.
 
         Raises:
+            NoOutputError: the run has none of this name.
             NodeError: it was not computed, because a node that it needs failed.
         """
         source = self._output_source(name)
@@ -303,6 +316,10 @@ class Runner:
                 yield position, part
 
     def _output_source(self, name: str) -> Source:
+        if name not in self.outputs:
+            hint = did_you_mean(str(name), self.outputs)
+            has = ", ".join(self.outputs)
+            raise NoOutputError(f"the run has no output '{name}'; it has: {has}" + (f"; {hint}" if hint else ""))
         return self.graph.output_source(self.outputs[name], self.known.length)
 
     def _check_only(self, plan: Plan) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphflow.tensors import write_tensors
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -111,13 +113,11 @@ class SeriesWriter:
         return TensorSeries(self.folder)
 
     def _save(self, stem: str, tensors: Mapping[str, Tensor]) -> None:
-        from safetensors.torch import save_file
-
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise ValueError(f"{stem}: '{name}' holds NaN or infinity")
         here = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-        save_file(here, self.folder / f"{stem}.safetensors")
+        write_tensors(here, self.folder / f"{stem}.safetensors")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

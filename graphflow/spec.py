@@ -16,6 +16,10 @@ from graphflow.yamlfile import YamlList, YamlMap, mark_of, read_file, read_text
 
 FORMAT = NEWEST["graphflow"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OTHERS = {  # files of another format: what they are, and what takes them
+    "graphflow-preset": ("a preset", "run a graph with it: --models {}; graphflow check {} checks it"),
+    "graphflow-bench": ("a bench file", "graphflow bench {} runs it; graphflow check {} checks it"),
+}
 _EDGE = re.compile(rf"({_NAME.pattern})\.({_NAME.pattern})")
 RESERVED = frozenset({"inputs", "models", "outputs"})
 
@@ -231,6 +235,10 @@ class _Reader:
     def graph(self, data: Any) -> GraphSpec:
         if not isinstance(data, YamlMap):
             raise InvalidError([Diagnostic(self.top, "GF010", f"a graph is a mapping, found {kind_of(data)}")])
+        for key, (what, hint) in _OTHERS.items():
+            if key in data and "graphflow" not in data:
+                told = hint.replace("{}", self.name)
+                raise InvalidError([Diagnostic(mark_of(data, key, self.top), "GF010", f"is {what}, no graph", told)])
         if "graphflow" not in data:
             self.problem(self.top, "GF011", "has no format version", "begin the file with 'graphflow: 1'")
         elif problem := version_problem("graphflow", data["graphflow"], self.name):

@@ -12,6 +12,7 @@ from typing import Any
 from graphflow.errors import UsageError
 from graphflow.record import RunRecord
 from graphflow.spec import plain
+from graphflow.units import headings
 from graphflow.yamlfile import read_text, scalar
 
 
@@ -103,13 +104,13 @@ def columns_of(axes: Sequence[Axis]) -> int:
 
 def results_of(record: RunRecord, load: Any) -> dict[str, Any]:
     """What of a run fits into a table: numbers, short texts and scores among its outputs."""
-    out: dict[str, Any] = {}
+    columns: dict[tuple[str, str], Any] = {}
     for name, entry in record.outputs.items():
         if entry.type == "Scores":
-            out |= load(name)
+            columns |= {(name, score): value for score, value in load(name).items()}
         elif entry.type in ("Text", "int", "float", "bool"):
-            out[name] = load(name)
-    return out
+            columns[name, ""] = load(name)
+    return dict(zip(headings(list(columns)), columns.values(), strict=True))
 
 
 def as_csv(axes: Sequence[Axis], rows: Sequence[Row]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 # C0 and C1 controls except tab and newline, and the marks that reorder text: a record of unknown origin must not
 # move the cursor of a terminal or make one text look like another.
@@ -65,6 +67,15 @@ def parse_duration(text: str) -> float:
 def plural(count: int, noun: str) -> str:
     """``1 node``, ``3 nodes``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def headings(columns: Sequence[tuple[str, str]]) -> list[str]:
+    """A heading for each column of a table, given its output and score; the score is empty where the output is whole.
+
+    Scores of one name are told apart by their outputs: ``clip``, but ``before.clip`` and ``after.clip``.
+    """
+    count = Counter(score or output for output, score in columns)
+    return [f"{output}.{score}" if score and count[score] > 1 else score or output for output, score in columns]
 
 
 def printable(text: str) -> str:

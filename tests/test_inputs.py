@@ -102,6 +102,23 @@ def test_unusable_files_say_why(tmp_path: Path, store: Store) -> None:
         bind(declared.inputs, {"image": tmp_path / "none.png"}, store)
 
 
+@pytest.mark.parametrize("value", [np.zeros((4, 4, 3), "u1"), 3, None], ids=["ndarray", "int", "NoneType"])
+def test_a_value_that_is_no_picture_says_its_type(value: object, request: pytest.FixtureRequest, store: Store) -> None:
+    declared = spec("  image: Image\n  images: list[Image]")
+    given = {"image": value, "images": [value]}
+    with pytest.raises(InvalidError) as caught:
+        bind(declared.inputs, given, store)
+    says = f"is of type {request.node.callspec.id}, expected a file or a PIL image"
+    assert [d.code for d in caught.value.diagnostics if says in d.message] == ["GF130", "GF130"]
+
+
+def test_one_picture_is_no_list_of_pictures(store: Store) -> None:
+    declared = spec("  images: list[Image]")
+    for value in (3, PIL.Image.new("RGB", (4, 4))):
+        with pytest.raises(InvalidError, match="expected a list of files or PIL images"):
+            bind(declared.inputs, {"images": value}, store)
+
+
 def test_a_picture_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
@@ -195,6 +212,9 @@ def test_a_default_can_not_leave_the_graphs_folder(tmp_path: Path, store: Store)
     )
     with pytest.raises(InvalidError, match="outside the graph's folder"):
         bind(listed.inputs, {}, store)
+    for wrong in ("null", "3", "[a.png, null]"):
+        with pytest.raises(InvalidError, match="expected a file name"):
+            bind(spec(f"  images: {{type: 'list[Image]', default: {wrong}}}", folder).inputs, {}, store)
     with pytest.raises(InvalidError, match="which a picture's graph can't open"):
         bind(spec("  text: {type: Text, default: x}\n  image: {type: Image, default: a.png}").inputs, {}, store)
 

@@ -97,6 +97,11 @@ def test_results_are_numbers_short_texts_and_scores() -> None:
     assert results_of(record(outputs=entries), values.__getitem__) == {
         "clip": 0.5, "lpips": None, "caption": "a cat", "n": 3,
     }  # fmt: skip
+    two = {"same": value("Scores", "s"), "n": value("int", "n"), "changed": value("Scores", "c")}
+    values = {"same": {"clip": 0.5, "l1": 0.25}, "changed": {"clip": 0.75, "n": 7}, "n": 3}
+    assert results_of(record(outputs=two), values.__getitem__) == {
+        "same.clip": 0.5, "l1": 0.25, "n": 3, "changed.clip": 0.75, "changed.n": 7,
+    }  # fmt: skip
 
 
 def test_the_csv_reads_back_whatever_stands_in_the_texts() -> None:

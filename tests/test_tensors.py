@@ -9,7 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graphflow.tensors import read_arrays
+from graphflow.tensors import read_arrays, write_tensors
+
+
+def test_what_the_system_refuses_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none/a.safetensors"):
+        write_tensors({"value": torch.zeros(3)}, tmp_path / "none" / "a.safetensors")
 
 
 def test_arrays_equal_the_tensors(tmp_path: Path) -> None:

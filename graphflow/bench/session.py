@@ -52,6 +52,14 @@ class Bench:
     spec: BenchSpec
     data: Session
 
+    def check(self) -> Compiled:
+        """Check everything that the file says, whatever data and models this machine has.
+
+        Raises:
+            InvalidError: methods, metrics or columns don't fit together.
+        """
+        return self._checked({}, frozenset(), {}).compiled
+
     def plan(self, given: Mapping[str, Any]) -> tuple[Ready, Plan]:
         """What a run would do; where the data set has not been read yet, its pictures can't be told apart.
 

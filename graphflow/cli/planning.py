@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,9 +30,14 @@ from graphflow.cli.app import (
     options_of,
     pairs,
     session_of,
+    yaml_value,
 )  # fmt: skip
-from graphflow.errors import InvalidError, UsageError, WouldRunError
+from graphflow.errors import InvalidError, Mark, UsageError, WouldRunError
 from graphflow.groups import titles
+from graphflow.units import plural
+
+if TYPE_CHECKING:
+    from graphflow.errors import Diagnostic
 
 
 @app.command()
@@ -104,15 +111,18 @@ def why(
 
 @app.command()
 def check(
-    graph: GraphName,
+    graph: Annotated[
+        str,
+        typer.Argument(
+            metavar="GRAPH", help="a shipped graph, a PNG that graphflow made, or the file of a graph, preset or bench"
+        ),
+    ],
     set: Settings = [],  # noqa: B006
     models: Models = None,
     nodes: NodeFiles = [],  # noqa: B006
     format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
 ) -> None:
-    """Check a graph completely: all errors at once, nothing is loaded."""
-    from graphflow.errors import Diagnostic
-
+    """Check a graph, a preset or a bench file completely: all errors at once, nothing is loaded."""
     printers: dict[str, Callable[[list[Diagnostic]], str]] = {
         "text": lambda found: "\n".join(map(str, found)),
         "json": lambda found: json.dumps([_diagnostic_json(d) for d in found], indent=1),
@@ -121,15 +131,58 @@ def check(
     if format not in printers:
         raise UsageError(f"--format {format}: expected one of {', '.join(printers)}")
     try:
-        session = session_of(graph, set, models, nodes=nodes)
+        size, found = _checked(graph, set, models, nodes)
     except InvalidError as error:
         print(printers[format](error.diagnostics))
         raise typer.Exit(error.exit_code) from error
-    found = session.graph.warnings
     if found or format == "json":
         print(printers[format](found))
     if format == "text":
-        print(f"{graph}: {len(session.graph.nodes)} nodes, no errors")
+        print(f"{graph}: {size}, no errors")
+
+
+def _checked(
+    graph: str, settings: list[str], models: str | None, nodes: Sequence[Path]
+) -> tuple[str, list[Diagnostic]]:  # fmt: skip
+    """Check a file as what its key says that it is; returns its size in words, and warnings.
+
+    Raises:
+        InvalidError: with every problem.
+        UsageError: a preset has no parameters, and no models but its own.
+    """
+    key = _format_key(graph)
+    if key == "graphflow-preset":
+        from graphflow import registry
+        from graphflow.models.preset import load_preset
+
+        if settings or models is not None:
+            raise UsageError(f"{graph} is a preset: --set and --models are for graphs")
+        for path in nodes:
+            registry.load_file(path)
+        preset = load_preset(graph, Mark(graph), Path())
+        return f"a preset of {plural(len(preset.models), 'model')}", []
+    if key == "graphflow-bench":
+        from graphflow.bench.session import open_bench
+
+        values = {name: yaml_value(text, f"--set {name}") for name, text in pairs(settings, "--set").items()}
+        compiled = open_bench(graph, models, settings=values, device="cpu", nodes=nodes).check()
+        sizes = plural(len(compiled.methods), "method"), plural(len(compiled.metrics), "metric")
+        return f"a bench of {' and '.join(sizes)}", []
+    session = session_of(graph, settings, models, nodes=nodes)
+    return f"{len(session.graph.nodes)} nodes", session.graph.warnings
+
+
+def _format_key(graph: str) -> str:
+    """The key that says which format a file has; that of graphs for all that has none, or can't be read."""
+    from graphflow.migrate import NEWEST
+    from graphflow.yamlfile import read_file
+
+    path = Path(graph)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        with suppress(InvalidError):  # which the check itself reports
+            data = read_file(path)
+            return next((key for key in NEWEST if isinstance(data, dict) and key in data), "graphflow")
+    return "graphflow"
 
 
 @app.command()

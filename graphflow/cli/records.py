@@ -21,10 +21,18 @@ Made = Annotated[Path, typer.Argument(help="a PNG, run.json or out folder that g
 
 
 @app.command()
-def show(file: Made, json_: Json = False) -> None:
-    """Show how a picture was made: graph, inputs, parameters, models, nodes."""
+def show(
+    file: Made,
+    graph: Annotated[bool, typer.Option("--graph", help="print the graph as it ran, and nothing else")] = False,
+    json_: Json = False,
+) -> None:
+    """Show how a picture was made: inputs, parameters, models, nodes; or its graph."""
+    if graph and json_:
+        raise UsageError("--graph and --json exclude each other")
     record = read_record(file)
-    if json_:
+    if graph:
+        print(printable(record.text).rstrip("\n"))
+    elif json_:
         print(record.model_dump_json(indent=1))
     else:
         from graphflow.cli.tables import record_page

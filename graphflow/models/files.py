@@ -142,12 +142,26 @@ def require(models: Mapping[str, ModelRef], preset: str) -> None:
     Raises:
         MissingError: with a line for each that is not.
     """
-    lines = missing(models)
+    lines = {name: found for name, ref in models.items() if (found := missing({name: ref}))}
     if lines:
-        listed = "\n".join(f"  {line}" for line in lines)
-        pull = any(ref.hub for ref in models.values()) and preset != "inline"
-        hint = f"\nget them: graphflow models pull {_as_argument(models, preset)}" if pull else ""
-        raise MissingError(f"{len(lines)} model(s) are not on this machine:\n{listed}{hint}")
+        listed = [f"  {line}" for found in lines.values() for line in found]
+        told = [f"{len(lines)} model(s) are not on this machine:", *listed]
+        by_hand = {name: models[name] for name in lines if not models[name].hub}
+        if by_hand:
+            told.append(f"to be put there by hand: {', '.join(by_hand)}{_where_from(by_hand)}")
+        if len(by_hand) < len(lines) and preset != "inline":
+            what = "the others" if by_hand else "them"
+            told.append(f"get {what}: graphflow models pull {_as_argument(models, preset)}")
+        raise MissingError("\n".join(told))
+
+
+def _where_from(models: Mapping[str, ModelRef]) -> str:
+    """The files whose comments say where to get models that the hub does not have: those of shipped presets."""
+    from graphflow.models.preset import shipped_presets
+
+    shipped = {str(path) for path in shipped_presets().values()}
+    files = dict.fromkeys(ref.mark.file for ref in models.values() if ref.mark.file in shipped)
+    return f"; see {', '.join(files)}" if files else ""
 
 
 def _as_argument(models: Mapping[str, ModelRef], preset: str) -> str:

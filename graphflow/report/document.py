@@ -128,7 +128,7 @@ def _rerun(page: Page) -> Html:
     return div(
         h3("Run it again"),
         div(code([(span(part), " ") for part in page.rerun]), copy, class_="code"),
-        div(code(f"graphflow run {page.again}"), copy, class_="code"),
+        div(code(page.again), copy, class_="code"),
         p(
             "Add ", code("-i name=value"), " or ", code("--set node.parameter=value"),
             " to change something; what did not change is not computed again.", class_="quiet",

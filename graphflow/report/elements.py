@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,7 +62,7 @@ def elements(record: RunRecord, inputs: Sequence[View], outputs: Sequence[View])
         if isinstance(i.source, list) and len(i.source) == count:
             columns.append(Column(f"{n} file", [units.printable(name) for name in i.source[:shown]], given=True))
     columns += [replace(c, given=True) for v in given.values() for c in _columns(v, frozenset(), shown)]
-    columns += [c for n, v in made.items() for c in _columns(v, failed.get(n, frozenset()), shown)]
+    columns += _told_apart({n: _columns(v, failed.get(n, frozenset()), shown) for n, v in made.items()}, made)
     return Elements(columns, frozenset({*given, *plain}), frozenset(made), count - shown)
 
 
@@ -83,6 +83,14 @@ def _columns(view: View, failed: frozenset[int], rows: int) -> list[Column]:
         Column(name.replace("_", " "), _spread([row[i] for row in view.rows], failed, rows))
         for i, name in enumerate(view.columns)
     ]  # fmt: skip
+
+
+def _told_apart(columns: Mapping[str, Sequence[Column]], views: Mapping[str, View]) -> Iterator[Column]:
+    """The columns of all outputs; scores of one name have their output's name before it."""
+    named = [(n, c.name if views[n].shape == "table" else "", c) for n, found in columns.items() for c in found]
+    names = units.headings([(output, score) for output, score, _ in named])
+    for name, (_, _, column) in zip(names, named, strict=True):
+        yield replace(column, name=name)
 
 
 def _spread(items: Sequence[Cell], failed: frozenset[int], rows: int) -> list[Cell]:

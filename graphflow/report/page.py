@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -89,7 +90,7 @@ def build(record: RunRecord, load: Load, memory: Memory | None = None) -> Page:
         timeline=drawn(record),
         models=list(record.models.items()),
         rerun=rerun_command(record),
-        again=next((v.file for v in record.outputs.values() if v.file and _rerunnable(v.file)), "run.json"),
+        again=_again_command(record),
     )
 
 
@@ -188,6 +189,18 @@ def rerun_command(record: RunRecord) -> list[str]:
         inner = name.removeprefix(f"{EACH}/") if record.mapped else name
         parts.append(["--set", f"{inner}={typed_value(value)}"])
     return [units.printable(shlex.join(words)) for words in parts]
+
+
+def _again_command(record: RunRecord) -> str:
+    """The command line that runs what the out folder holds, with the files of nodes that were typed: it needs them."""
+    made = next((v.file for v in record.outputs.values() if v.file and _rerunnable(v.file)), "run.json")
+    files: list[str] = []
+    for word, following in itertools.pairwise([*record.command, ""]):
+        if word == "--nodes":
+            files += [word, following]
+        elif word.startswith("--nodes="):
+            files.append(word)
+    return units.printable(shlex.join(["graphflow", "run", made, *files]))
 
 
 def _pieces(words: list[str]) -> list[list[str]]:

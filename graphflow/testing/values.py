@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.codecs import CODECS
-from graphflow.ports import Port, Ports, PortType, plain_problem
+from graphflow.ports import SCALARS, Port, Ports, PortType, plain_problem
 
 CLOSE = 1e-5
 """How far a batch may be from its elements alone, as a part of the largest value: kernels add up in other orders."""
-
-_PLAIN: dict[str, tuple[type, ...]] = {"Text": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 def wrong_value(port: Port, value: Any, folder: Path | None = None) -> str:
@@ -21,7 +19,7 @@ def wrong_value(port: Port, value: Any, folder: Path | None = None) -> str:
     assert isinstance(port.type, PortType)
     if port.is_list and (isinstance(value, str) or not isinstance(value, Sequence)):
         return f"it is {type(value).__name__}, expected a list"
-    codec, plain = CODECS[port.type.codec], _PLAIN.get(port.type.name)
+    codec, plain = CODECS[port.type.codec], SCALARS.get(port.type.name)
     for number, item in enumerate(value if port.is_list else [value]):
         if plain is not None and type(item) not in plain:
             return f"it is {type(item).__name__}, expected {port.type.name}"

@@ -78,6 +78,45 @@ def test_nothing_found_is_an_empty_list_or_no_line(folder: Path, capsys: pytest.
     assert capsys.readouterr().out == ""
 
 
+PRESET = "graphflow-preset: 1\nmodels: {vae: {loader: diffusers.vae, path: weights}}\n"
+BENCH = """graphflow-bench: 1
+data: {uses: dataset.pocket}
+models: pocket
+methods: {swap: {uses: prompt_swap}}
+metrics: {pocket: {uses: pocket_score.edit}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "slip", "wrong"),
+    [
+        (PRESET, "a preset of 1 model, no errors", (".vae", ".vea"), "x.yaml:2:24: GF122 model 'vae' names no known"),
+        (BENCH, "a bench of 1 method and 1 metric, no errors", ("swap}", "swp}"), "x.yaml:4:24: GF101 method 'swap'"),
+    ],
+    ids=["preset", "bench"],
+)
+def test_a_file_is_checked_as_what_it_is(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, right: str, slip: tuple[str, str], wrong: str
+) -> None:
+    (folder / "x.yaml").write_text(text)
+    assert graphflow(["check", "x.yaml"]) == 0
+    assert capsys.readouterr().out == f"x.yaml: {right}\n"
+    assert graphflow(["plan", "x.yaml"]) == 3
+    said = capsys.readouterr().err
+    assert "GF010 is a" in said
+    assert "graphflow check x.yaml checks it" in said
+    assert "GF011" not in said
+    (folder / "x.yaml").write_text(text.replace(*slip))
+    assert graphflow(["check", "x.yaml"]) == 3
+    assert capsys.readouterr().out.startswith(wrong)
+
+
+def test_a_preset_takes_no_options_of_graphs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "x.yaml").write_text(PRESET)
+    assert graphflow(["check", "x.yaml", "--models", "pocket"]) == 2
+    assert "x.yaml is a preset: --set and --models are for graphs" in capsys.readouterr().err
+
+
 def test_json_says_all_there_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "g.yaml").write_text(GOOD.replace("sample.shout", "sample.shuot"))
     graphflow(["check", "g.yaml", "--format", "json"])

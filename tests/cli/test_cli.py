@@ -54,6 +54,15 @@ def test_a_run_writes_outputs_record_and_report(folder: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines() == ["out/image.png", "out/text.txt", "out/report.html"]
 
 
+def test_a_picture_gives_its_graph_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert graphflow(["run", "g.yaml", "-i", "image=a.png", "--out", "out", "-q"]) == 0
+    capsys.readouterr()
+    for made in ("out/image.png", "out/run.json", "out"):
+        assert graphflow(["show", "--graph", made]) == 0
+        assert capsys.readouterr().out == GRAPH
+    assert graphflow(["show", "--graph", "--json", "out"]) == 2
+
+
 def test_a_picture_can_be_shown_and_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert graphflow(["run", "g.yaml", "-i", "image=a.png", "-i", "text=you", "--out", "one", "-q"]) == 0
     samples.RUNS.clear()

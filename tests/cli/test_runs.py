@@ -18,7 +18,7 @@ from cli_runs import GRAPH, IMAGE, RUN, files, record
 from graphflow.cli import run as graphflow
 from graphflow.cli import sweep as graphflow_sweep
 from graphflow.node import Context, Node, Ports
-from graphflow.ports import Model, Text
+from graphflow.ports import Model, Scores, Text
 from graphflow.provenance import read
 
 Command = Callable[[list[str]], tuple[int, str]]
@@ -212,6 +212,33 @@ def test_a_map_says_which_file_became_which(folder: Path) -> None:
     assert record(folder / "out")["inputs"]["times"]["default"]
 
 
+class Scored(Node, kind="sample.scored"):
+    """Two scores of a text."""
+
+    class In(Ports):
+        text: Text
+
+    class Out(Ports):
+        scores: Scores
+
+    def run(self, x: In, ctx: Context) -> Out:
+        return self.Out(scores={"length": len(x.text), x.text[:1].lower(): 1})
+
+
+def test_scores_of_one_name_are_told_apart_by_their_outputs(folder: Path) -> None:
+    (folder / "s.yaml").write_text(
+        "graphflow: 1\ninputs: {text: Text}\nnodes:\n"
+        "  shout: {uses: sample.shout, in: {text: inputs.text}}\n"
+        "  a: {uses: sample.scored, in: {text: inputs.text}}\n"
+        "  b: {uses: sample.scored, in: {text: shout.text}}\n"
+        "outputs: {loud: shout.text, same: a.scores, changed: b.scores}\n"
+    )
+    assert graphflow(["run", "s.yaml", "--map", "text=[you, your]", "--out", "out", "-q"]) == 0
+    assert (folder / "out/elements.csv").read_text().splitlines() == [
+        "index,text,loud,same.length,same.y,changed.length,changed.y", "0,you,YOU!,3,1,4,1", "1,your,YOUR!,4,1,5,1",
+    ]  # fmt: skip
+
+
 # --- parts of a graph -------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +346,8 @@ def test_missing_models_are_listed_before_anything_runs(folder: Path, capsys: py
     assert graphflow(["run", "m.yaml", "--out", "out", "-q"]) == 5
     errors = capsys.readouterr().err
     where = folder / "nowhere/clip"
-    assert errors == f"error: 1 model(s) are not on this machine:\n  clip: {where} (transformers.clip)\n"
+    missing = f"error: 1 model(s) are not on this machine:\n  clip: {where} (transformers.clip)\n"
+    assert errors == f"{missing}to be put there by hand: clip\n"
     assert "lpips" not in errors, "a node does without an optional model"
     assert not samples.RUNS
     assert not (folder / "out").exists()

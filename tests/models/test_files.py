@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.errors import MissingError
+from graphflow.errors import Mark, MissingError
 from graphflow.models.files import fingerprint, local_folder, missing, model_files, require
+from graphflow.models.preset import load_preset
 from graphflow.models.refs import ModelRef
 from graphflow.models.weights import model_key
 from graphflow.nodes.loaders.files import subfolder
@@ -69,6 +70,21 @@ def test_incomplete_models_are_missing(hub: Path) -> None:
     assert "has no file vae/" in missing({"vae": ref})[0]
     with pytest.raises(MissingError, match="1 model\\(s\\) are not on this machine"):
         require({"vae": ref}, "mine")
+
+
+def test_what_can_not_be_pulled_is_named(hub: Path, tmp_path: Path) -> None:
+    (hub / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    pulled, mine = vae(hub="owner/name", revision=COMMIT, part="vae"), vae(path=tmp_path / "mine")
+    with pytest.raises(MissingError, match=r"\nget them: graphflow models pull mine$"):
+        require({"vae": pulled}, "mine")
+    with pytest.raises(MissingError, match=r"\nto be put there by hand: mine\nget the others: .+ pull mine$"):
+        require({"vae": pulled, "mine": mine}, "mine")
+    (hub / "vae" / "diffusion_pytorch_model.safetensors").touch()
+    with pytest.raises(MissingError, match=r"\nto be put there by hand: mine$"):
+        require({"vae": pulled, "mine": mine}, "mine")
+    shipped = load_preset("magicbrush", Mark("-"), None).models
+    with pytest.raises(MissingError, match=r"by hand: instruct_denoiser; see .*magicbrush\.yaml$"):
+        require({"instruct_denoiser": shipped["instruct_denoiser"]}, "magicbrush")
 
 
 def test_the_fingerprint_is_the_commit_or_the_bytes(hub: Path, store: Store, tmp_path: Path) -> None:

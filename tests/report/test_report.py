@@ -260,6 +260,16 @@ def test_the_rerun_command_is_what_was_typed() -> None:
     ]  # fmt: skip
 
 
+def test_what_a_picture_needs_to_run_again_are_the_files_of_nodes() -> None:
+    def nothing(value: ValueRecord) -> None:
+        return None
+
+    typed = ["run", "-q", "--nodes", "my nodes.py", "edit.yaml", "--nodes=more.py", "-i", "image=cat.png"]
+    again = "graphflow run image.png --nodes 'my nodes.py' --nodes=more.py"
+    assert build(record(command=typed), nothing).again == again
+    assert build(record(), nothing).again == "graphflow run image.png"
+
+
 def test_the_rerun_command_of_a_run_from_python_leaves_out_defaults_and_keeps_types() -> None:
     inputs = {
         "image": InputRecord(type="Image", digest="d", source="cat.png"),

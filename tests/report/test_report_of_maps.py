@@ -162,6 +162,14 @@ def test_elements_stand_in_a_table_with_what_went_in_and_came_out() -> None:
     assert page.plain_inputs == [("seed", "3")]
 
 
+def test_scores_of_one_name_are_told_apart_by_their_outputs() -> None:
+    scores = {name: ValueRecord(type="list[Scores]", digest="all scores", failed=[2]) for name in ("before", "after")}
+    table = build(mapped(outputs={"text": value("list[Text]", "texts"), **scores}), load).elements
+    assert table is not None
+    names = [column.name for column in table.columns if not column.given]
+    assert names == ["text", "before.clip", "before.lpips", "after.clip", "after.lpips"]
+
+
 def test_elements_are_told_apart_by_the_names_of_their_files() -> None:
     names = ["a.png", "b c.png", "<i>.png", "d, e.png"]
     given = {"image": InputRecord(type="list[Image]", digest="images", items=[], source=names)}

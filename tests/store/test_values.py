@@ -12,10 +12,12 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from graphflow.codecs import CODECS
 from graphflow.errors import DamagedBlobError, StoreError
 from graphflow.ports import TextCond, Trajectory
+from graphflow.series import SeriesWriter
 from graphflow.store import Result, Store, Stored
 
 VALUES = {
@@ -163,6 +165,19 @@ def test_a_full_disk_leaves_the_store_whole(store: Store, monkeypatch: pytest.Mo
         store.put(PIL.Image.new("L", (4, 4)), "image")
     assert not list((store.folder / "tmp").iterdir())
     assert store.usage() == []
+
+
+def test_a_full_disk_is_no_fault_of_a_tensor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(StoreError, match=rf"{store.folder}: writing .+\.safetensors failed: the disk is full"):
+        store.put(torch.zeros(4), "tensor")
+    assert not list((store.folder / "tmp").iterdir())
+    with pytest.raises(OSError, match="No space left on device: '.*t00981.safetensors'") as caught:
+        SeriesWriter(store.folder / "tmp").add(981, {"q": torch.zeros(4)})
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize(
