@@ -45,7 +45,7 @@ def test_image_tokens_alone_bring_back_place_and_style(models: ExemplarModels) -
     painted = paint_from(models, models.clip.image(pictures), [""] * len(scenes), FEW)
     right = judged(models, SHIPPED, [describe(scene) for scene in scenes], painted)
     assert right["style"] >= 0.75
-    assert right["background"] >= 0.5  # one in eleven by chance
+    assert right["background"] >= 0.75  # one in eleven by chance
 
 
 def test_the_vlm_reads_edits_and_captions_their_results(models: ExemplarModels) -> None:
