@@ -93,7 +93,7 @@ outputs: {image: innermost.image, latents: invert.noise, text: inputs.text}
 _AGAIN = """graphflow: 1
 inputs: {latents: Latents, cond: {type: TextCond}}
 nodes:
-  edit: {uses: denoise.ddim, in: {noise: inputs.latents, cond: inputs.cond}, with: {guidance_scale: 1.5}}
+  edit: {uses: denoise.ddim, in: {noise: inputs.latents, cond: inputs.cond, negative: inputs.cond}}
   decode: {uses: vae.decode, in: {latents: edit.latents}}
 outputs: {image: decode.image}
 """
