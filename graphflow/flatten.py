@@ -146,7 +146,7 @@ class _Level:
                 return
             values[port] = declared.default
         try:
-            message = node.cls(**values).lacks(node.edges)
+            message = node.cls(**values).missing_port(node.edges)
         except ValidationError:
             return  # told already
         if message:

@@ -182,7 +182,7 @@ class Node(BaseModel):
         """
         return self, ""
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         """What these parameters ask for, and no edge brings, in a few words; empty if nothing.
 
         For ports that are needed with some parameters only. Asked by the check, as far as parameters are known there,

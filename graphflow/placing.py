@@ -273,6 +273,6 @@ def _instance(node: GraphNode, fed: Mapping[str, Any]) -> Node:
             message = f"'{node.name}.{name}': {found['msg'].lower()}, found {found['input']!r} from {edge}"
             problems.append(Diagnostic(mark, "GF108", message))
         raise InvalidError(problems) from error
-    if message := made.lacks(node.edges):
+    if message := made.missing_port(node.edges):
         raise InvalidError([Diagnostic(node.spec.mark, "GF106", f"'{node.name}': {message}")])
     return made

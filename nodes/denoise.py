@@ -30,7 +30,7 @@ class DenoiseDDIM(BatchNode, kind="denoise.ddim"):
     class Out(Ports):
         latents: Latents
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         return lacks_negative(self.guidance_scale, fed)
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
@@ -126,7 +126,7 @@ class DenoiseInjected(BatchNode, kind="denoise.injected"):
     class Out(Ports):
         latents: Latents
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         return lacks_negative(self.guidance_scale, fed)
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:
@@ -159,7 +159,7 @@ class DenoiseReEdit(BatchNode, kind="denoise.reedit"):
     class Out(Ports):
         latents: Latents
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         if self.prompts == "image" and "negative" not in fed:
             return "prompts=image needs the port negative, whose text stands beside the image"
         return lacks_negative(self.guidance_scale, fed)
@@ -168,14 +168,14 @@ class DenoiseReEdit(BatchNode, kind="denoise.reedit"):
         from graphflow.nodes.lib.batches import in_groups
 
         if self.prompts == "image" and any(x.negative is None for x in xs):
-            raise ValueError(self.lacks(()))
+            raise ValueError(self.missing_port(()))
         image_scale = None if self.prompts == "text" else self.image_scale
         run = lambda alike: _injected(self, alike, ctx, image_scale)  # noqa: E731
         return [self.Out(latents=latents) for latents in in_groups(xs, _kept_alike, run)]
 
 
 def lacks_negative(guidance_scale: float, fed: Collection[str]) -> str:
-    """What `Node.lacks` says of classifier-free guidance without a negative prompt."""
+    """What `Node.missing_port` says of classifier-free guidance without a negative prompt."""
     if guidance_scale == 1 or "negative" in fed:
         return ""
     return (

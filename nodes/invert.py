@@ -37,7 +37,7 @@ class InvertDDIM(BatchNode, kind="invert.ddim"):
         noise: Latents
         trajectory: TrajectoryPort
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         return lacks_negative(self.guidance_scale, fed)
 
     def run_many(self, xs: Sequence[In], ctx: Context) -> list[Out]:

@@ -133,7 +133,7 @@ class Guided(Node, kind="check.guided", version=1):
     class Out(Ports):
         text: Text
 
-    def lacks(self, fed: Collection[str]) -> str:
+    def missing_port(self, fed: Collection[str]) -> str:
         return "" if self.scale == 1 or "negative" in fed else f"scale={self.scale:g} needs the port negative"
 
     def run(self, x: In, ctx: Context) -> Out:

@@ -39,7 +39,7 @@ inputs: {noise: Latents, text: Text}
 models: {extends: pocket, denoiser: {loader: diffusers.unet, packaged: pocket/weights/denoiser, space: sdxl}}
 nodes:
   source: {uses: text.encode, in: {text: inputs.text}}
-  edit: {uses: denoise.ddim, in: {noise: inputs.noise, cond: source.cond}}
+  edit: {uses: denoise.ddim, in: {noise: inputs.noise, cond: source.cond}, with: {guidance_scale: 1}}
 outputs: {latents: edit.latents}
 """
 MAP_OF_A_LIST = """\
