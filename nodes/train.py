@@ -53,7 +53,9 @@ class TrainLatents(OnPictures, kind="train.latents"):
     """Draw many scenes and keep their latents, so that the denoiser's training never waits for the autoencoder."""
 
     count: int = Field(ge=1, description="scenes, rounded up to a multiple of 512")
-    scenes: Literal["single", "all"] = Field("all", description="single: one plain object; all: pairs, colours, hats")
+    scenes: Literal["single", "all", "rare"] = Field(
+        "all", description="single: one plain object; all: pairs, colours, hats; rare: most painted or in a style"
+    )
 
     class In(Ports):
         vae: Model["vae"]
@@ -63,9 +65,9 @@ class TrainLatents(OnPictures, kind="train.latents"):
 
     def run(self, x: In, ctx: Context) -> Out:
         from graphflow.nodes.pocket.training.latents import encode_scenes
-        from graphflow.nodes.pocket.world import SINGLES, Mixture
+        from graphflow.nodes.pocket.world import RARE, SINGLES, Mixture
 
-        out, mixture = ctx.folder(), SINGLES if self.scenes == "single" else Mixture()
+        out, mixture = ctx.folder(), {"single": SINGLES, "all": Mixture(), "rare": RARE}[self.scenes]
         runtime = runtime_of(ctx, f"latents of {self.scenes} scenes")
         numbers = {"count": self.count, "seed": self.seed, "workers": self.workers}
         encode_scenes(out, x.vae.model, self.words(), mixture, **numbers, **runtime)
@@ -83,8 +85,8 @@ class TrainDenoiser(Training, kind="train.denoiser", version=2):
     heads: int = Field(4, ge=1, description="attention heads")
     text_width: int = Field(128, ge=32, multiple_of=32, description="width of the text encoder")
     text_layers: int = Field(2, ge=1, description="layers of the text encoder")
-    simple_until: int = Field(ge=0, description="step up to which only single scenes are drawn")
-    full_from: int = Field(ge=0, description="step from which only scenes of all sorts are drawn")
+    simple_until: int = Field(ge=0, description="step up to which only scenes of `simple` are drawn")
+    full_from: int = Field(ge=0, description="step from which only scenes of `full` are drawn")
     drop_caption: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
     drop_background: float = Field(0.1, ge=0, le=1, description="share of captions that leave the place open")
     train_text_encoder: bool = Field(True, description="false: that of the port stays as it is")

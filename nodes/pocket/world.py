@@ -72,6 +72,8 @@ class Mixture:
 
 
 SINGLES = Mixture(empty=0.04, pair=0.0, aside=0.05, colour=0.08, accessory=0.05, plain=0.25, styled=0.1)
+# What a picture seldom shows, and a denoiser therefore learns late: paint, and styles other than the plain picture.
+RARE = Mixture(pair=0.08, colour=0.6, styled=0.6)
 
 
 def sample_scene(rng: random.Random, words: Vocabulary, split: Split, mixture: Mixture = Mixture()) -> Scene:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,23 @@ from graphflow.node import Context
 from graphflow.nodes.lib import int8
 from graphflow.nodes.lib.int8 import is_int8
 from graphflow.nodes.lib.vae import VAE
+from graphflow.nodes.pocket.catalogue import Vocabulary
 from graphflow.nodes.pocket.training.autoencoder import new_autoencoder
-from graphflow.nodes.train import TrainAutoencoder, TrainCLIP
+from graphflow.nodes.pocket.world import Mixture, Scene, Split, sample_scene
+from graphflow.nodes.train import TrainAutoencoder, TrainCLIP, TrainLatents
 from graphflow.session import open_session
+
+Span = tuple[float, float]
 
 TINY: dict[str, Any] = {
     "first_vae.channels": [8, 8, 8, 16],
     "vae.channels": [8, 8, 8, 16],
-    **{f"{node}.count": 1 for node in ("simple", "full", "edits")},
-    **{f"{node}.workers": 1 for node in ("simple", "full", "edits")},
-    "diffusion.channels": [16, 32, 32, 32],
-    "diffusion.heads": 2,
-    "diffusion.text_width": 32,
-    "diffusion.text_layers": 1,
+    **{f"{node}.count": 1 for node in ("simple", "full", "rare", "edits")},
+    **{f"{node}.workers": 1 for node in ("simple", "full", "rare", "edits")},
+    **{f"{node}.channels": [16, 32, 32, 32] for node in ("first_diffusion", "diffusion")},
+    **{f"{node}.heads": 2 for node in ("first_diffusion", "diffusion")},
+    **{f"{node}.text_width": 32 for node in ("first_diffusion", "diffusion")},
+    **{f"{node}.text_layers": 1 for node in ("first_diffusion", "diffusion")},
     "clip.width": 32,
     "clip.layers": 1,
     "clip.batch_size": 2,
@@ -46,7 +51,7 @@ TINY: dict[str, Any] = {
     "exemplar_gates.num_inference_steps": 2,
 }
 TRAININGS = (
-    *("first_vae", "vae", "diffusion", "clip", "captioner", "caption_writer"),
+    *("first_vae", "vae", "first_diffusion", "diffusion", "clip", "captioner", "caption_writer"),
     *("instruct", "adapter", "describer"),
 )
 ROLES = (
@@ -77,6 +82,37 @@ def test_the_recipe_trains_models_that_the_gates_can_load(tmp_path: Path, monkey
         assert (run[role] / "graphflow.json").is_file()
         assert {file.suffix for file in run[role].iterdir()} <= {".safetensors", ".json", ".jinja"}
     assert json.loads((run["vae"] / "config.json").read_text(encoding="utf-8"))["sample_size"] == 128
+
+
+@pytest.mark.parametrize(
+    ("scenes", "painted", "styled", "pairs"),
+    [
+        ("single", (0, 0.2), (0, 0.2), (0, 0)),
+        ("all", (0.1, 0.4), (0.1, 0.4), (0.05, 0.2)),
+        ("rare", (0.2, 0.5), (0.5, 0.7), (0, 0.2)),
+    ],
+)
+def test_latents_are_of_the_scenes_that_were_asked_for(
+    scenes: str, painted: Span, styled: Span, pairs: Span, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphflow.nodes.pocket.training import latents
+
+    def drawn(out: Path, vae: Any, words: Vocabulary, mixture: Mixture, **rest: Any) -> None:
+        rng = random.Random(0)
+        seen.extend(sample_scene(rng, words, Split.TRAIN, mixture) for _ in range(rest["count"]))
+
+    seen: list[Scene] = []
+    monkeypatch.setattr(latents, "encode_scenes", drawn)
+    node = TrainLatents(vocabulary="pocket-128", count=400, scenes=scenes)
+    torch.manual_seed(0)
+    node.run(node.In(vae=VAE(new_autoencoder((8, 8, 16), 1, 64))), Context(out=tmp_path))
+    shares = (
+        sum(any(item.colour for item in scene.items) for scene in seen),
+        sum(scene.style != "picture" for scene in seen),
+        sum(len(scene.items) == 2 for scene in seen),
+    )
+    for share, (least, most) in zip(shares, (painted, styled, pairs), strict=True):
+        assert least <= share / 400 <= most
 
 
 def test_the_decoder_alone_needs_a_start() -> None:
