@@ -111,13 +111,13 @@ class ExemplarGates(Node, kind="train_exemplar.gates"):
     """Measure the pocket models for editing by example on pictures that training never saw, beside doing nothing."""
 
     edits: int = Field(70, ge=1, description="edits of the pocket benchmark to carry out as instructions")
-    pictures: int = Field(70, ge=1, description="pictures to paint again from their image tokens alone")
+    pictures: int = Field(200, ge=1, description="pictures to paint again from their image tokens alone")
     mixes: int = Field(56, ge=1, description="triples of the exemplar benchmark whose embeddings to mix")
     answers: int = Field(140, ge=1, description="pairs to ask the vision-language model about")
     num_inference_steps: int = Field(30, ge=1, le=999, description="sampling steps")
     guidance_scale: float = Field(5.0, ge=0, description="text guidance of the instructions")
     image_guidance_scale: float = Field(1.5, ge=0, description="image guidance of the instructions")
-    image_prompt_guidance: float = Field(3.0, ge=0, description="guidance of the image prompts")
+    image_prompt_guidance: float = Field(7.5, ge=0, description="guidance of the image prompts")
     edit_weight: float = Field(0.65, ge=0, le=1, description="λ of the mixes")
 
     class In(Ports):

@@ -58,13 +58,13 @@ class ExemplarCounts:
     """How much to measure."""
 
     edits: int = 70
-    pictures: int = 70
+    pictures: int = 200
     mixes: int = 56
     answers: int = 140
     num_inference_steps: int = 30
     guidance_scale: float = 5.0
     image_guidance_scale: float = 1.5
-    image_prompt_guidance: float = 3.0
+    image_prompt_guidance: float = 7.5
     edit_weight: float = 0.65
 
 
