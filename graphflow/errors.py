@@ -18,10 +18,12 @@ Cancelled (a BaseException, like KeyboardInterrupt) ends a run with exit code 13
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MANY_CHOICES, LONGEST_NAME, LONGEST_QUOTE = 200, 100, 80
+_ENDLESS = re.compile(r"[^\s/]{256,}")  # no name, and no part of a path either
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_./"
 
 
@@ -39,13 +41,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One finding about a file: where, which stable code, what was found and expected, and how to mend it."""
+    """One finding about a file: where, which stable code, what was found and expected, and how to mend it.
+
+    A word of more than 255 characters, which the file has and no name can have, is cut in message and hint.
+    """
 
     mark: Mark
     code: str
     message: str
     hint: str = ""
     severity: str = "error"
+
+    def __post_init__(self) -> None:
+        for name in ("message", "hint"):
+            object.__setattr__(self, name, _ENDLESS.sub(lambda found: _cut(found[0]), getattr(self, name)))
 
     def __str__(self) -> str:
         text = f"{self.mark}: {self.code} {self.message}"
@@ -156,7 +165,11 @@ def _one_slip_away(name: str) -> Iterator[str]:
 def shown(value: object) -> str:
     """A value as messages quote it: as Python writes it, long ones cut."""
     text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 2]}…{text[-1]}"
+    return text if len(text) <= LONGEST_QUOTE else _cut(text)
+
+
+def _cut(text: str) -> str:
+    return f"{text[: LONGEST_QUOTE - 2]}…{text[-1]}"
 
 
 def did_you_mean(name: str, choices: Iterable[str], form: str = "{}") -> str:

@@ -11,7 +11,7 @@ import pytest
 from harness import Harness
 
 from graphflow.check import check
-from graphflow.errors import InvalidError, UsageError
+from graphflow.errors import Diagnostic, InvalidError, Mark, UsageError
 from graphflow.graph import Graph
 from graphflow.node import Context, Field, Node, Ports
 from graphflow.ports import Text
@@ -252,6 +252,22 @@ def test_structure(text: str, says: str) -> None:
     with pytest.raises(InvalidError) as caught:
         parse_spec(text, "g.yaml")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [("in: {%s: nonsense}", "GF014"), ("in: {%s: inputs.text}", "GF104"), ("with: {%s: 1}", "GF107")],
+)
+def test_a_word_without_end_is_cut(wrong: str, code: str) -> None:
+    found = problems(f"  a: {{uses: sample.shout, {wrong % ('x' * 900)}}}\n")
+    [told] = [text for text in found if f" {code} " in text]
+    assert "xxxx…" in told
+    assert len(told) < 500
+
+
+def test_a_name_as_long_as_a_file_may_have_is_not_cut() -> None:
+    name = "x" * 240 + ".yaml"
+    assert f"/folder/{name} is missing" in Diagnostic(Mark("g.yaml"), "GF130", f"/folder/{name} is missing").message
 
 
 def test_an_unknown_preset_or_role_names_the_nearest() -> None:

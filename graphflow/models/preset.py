@@ -177,7 +177,7 @@ class _Reader:
         dtype = entry.get("dtype")
         if dtype is not None and dtype not in DTYPES:
             where = mark_of(entry, "dtype", mark)
-            self.problem(where, "GF125", f"dtype {dtype!r} is unknown", f"one of {', '.join(DTYPES)}")
+            self.problem(where, "GF125", f"dtype {shown(dtype)} is unknown", f"one of {', '.join(DTYPES)}")
         hub = entry.get("hub")
         if hub is not None and not _HUB_NAME.fullmatch(str(hub)):
             where, message = mark_of(entry, "hub", mark), f"{shown(hub)} is no repository name"
