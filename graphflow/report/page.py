@@ -192,15 +192,18 @@ def rerun_command(record: RunRecord) -> list[str]:
 
 
 def _again_command(record: RunRecord) -> str:
-    """The command line that runs what the out folder holds, with the files of nodes that were typed: it needs them."""
+    """The command line that runs what the out folder holds.
+
+    It names what was typed and the file does not tell: the files of nodes, and the store with what was computed.
+    """
     made = next((v.file for v in record.outputs.values() if v.file and _rerunnable(v.file)), "run.json")
-    files: list[str] = []
+    needed: list[str] = []
     for word, following in itertools.pairwise([*record.command, ""]):
-        if word == "--nodes":
-            files += [word, following]
-        elif word.startswith("--nodes="):
-            files.append(word)
-    return units.printable(shlex.join(["graphflow", "run", made, *files]))
+        if word in ("--nodes", "--store"):
+            needed += [word, following]
+        elif word.startswith(("--nodes=", "--store=")):
+            needed.append(word)
+    return units.printable(shlex.join(["graphflow", "run", made, *needed]))
 
 
 def _pieces(words: list[str]) -> list[list[str]]:

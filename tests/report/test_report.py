@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -260,13 +261,15 @@ def test_the_rerun_command_is_what_was_typed() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_picture_needs_to_run_again_are_the_files_of_nodes() -> None:
+def test_what_a_picture_needs_to_run_again_are_the_files_of_nodes_and_the_store() -> None:
     def nothing(value: ValueRecord) -> None:
         return None
 
     typed = ["run", "-q", "--nodes", "my nodes.py", "edit.yaml", "--nodes=more.py", "-i", "image=cat.png"]
     again = "graphflow run image.png --nodes 'my nodes.py' --nodes=more.py"
     assert build(record(command=typed), nothing).again == again
+    for store in (["--store", "my store"], ["--store=there"]):
+        assert build(record(command=[*typed, *store]), nothing).again == f"{again} {shlex.join(store)}"
     assert build(record(), nothing).again == "graphflow run image.png"
 
 
